@@ -1,0 +1,121 @@
+"""The Case: one configuration of a Wan2.2 run, frozen and flat.
+
+What is here is what the user declares. What really happened is `record.Resolved`; the two are kept side by side.
+Field names and defaults follow Wan2.2's own (wan/configs/*.py) and diffusers' WanPipeline.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Model(StrEnum):
+    """The three Wan2.2 families that diffusers loads."""
+
+    TI2V_5B = "ti2v_5b"
+    T2V_A14B = "t2v_a14b"
+    I2V_A14B = "i2v_a14b"
+
+
+class Task(StrEnum):
+    """What the video is made from: a text, or an image and a text."""
+
+    T2V = "t2v"
+    I2V = "i2v"
+
+
+class Offload(StrEnum):
+    """Where weights wait while they are not computing, cheapest in time first (diffusers' names)."""
+
+    NONE = "none"
+    MODEL = "model"
+    GROUP_BLOCK = "group_block"
+    GROUP_LEAF = "group_leaf"
+    SEQUENTIAL = "sequential"
+
+
+class Dtype(StrEnum):
+    """Number format of the transformers and the text encoder; the VAE is always fp32, as in the official code."""
+
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+
+class Weights(StrEnum):
+    """Where weights come from, when it is not a local folder."""
+
+    TINY = "tiny"
+    HUB = "hub"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One configuration. Two cases with equal declared fields are one case.
+
+    Attributes:
+        model: Wan2.2 family.
+        task: t2v or i2v; only TI2V-5B can do both.
+        width: Pixels.
+        height: Pixels.
+        frames: Frames of video, 4n+1.
+        steps: Denoising steps.
+        shift: Flow shift of the scheduler. Decides how many steps each A14B expert gets.
+        guidance: CFG scale; of the high-noise expert where there are two. At most 1 means no CFG.
+        guidance_2: CFG scale of the low-noise expert; null for a model with one.
+        weights: ``tiny``, ``hub`` or a folder in diffusers' layout.
+        prompt: Text prompt.
+        negative_prompt: Text for the unconditional forward.
+        name: Set for cases that the sweep names; part of the identity, so that one setting can be run under two names.
+        seed: Of the noise.
+        dtype: Number format of transformers and text encoder.
+        offload: Offload mode.
+        gpus: Ranks of the gang, one GPU each; the product of the parallel degrees.
+        ulysses: Degree of Ulysses sequence parallelism.
+        label: What tables call the case; given by the sweep, no part of the identity.
+    """
+
+    model: Model
+    task: Task
+    width: int
+    height: int
+    frames: int
+    steps: int
+    shift: float
+    guidance: float
+    guidance_2: float | None
+    weights: str
+    prompt: str
+    negative_prompt: str
+    name: str = ""
+    seed: int = 42
+    dtype: Dtype = Dtype.BF16
+    offload: Offload = Offload.NONE
+    gpus: int = 1
+    ulysses: int = 1
+    label: str = field(default="", compare=False, metadata={"declared": False})
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits over the declared fields.
+
+        Fields at their default are left out, so a field added later does not change the ids of old runs.
+        """
+        declared = {
+            f.name: getattr(self, f.name) for f in declared_fields() if f.default is dataclasses.MISSING or getattr(self, f.name) != f.default
+        }
+        return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def parallel(self) -> str:
+        """The parallel degrees in words: ``ulysses2``, or ``none`` on one GPU."""
+        return f"ulysses{self.ulysses}" if self.ulysses > 1 else "none"
+
+
+def declared_fields() -> tuple[dataclasses.Field[object], ...]:
+    """The fields a user may set, in order."""
+    return tuple(f for f in dataclasses.fields(Case) if f.metadata.get("declared", True))

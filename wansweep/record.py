@@ -1,0 +1,186 @@
+"""The Record: what one trial leaves behind, and the only thing that crosses from measuring to reporting.
+
+History of the format (``schema``):
+    1: first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import TypeAdapter
+
+from wansweep.case import Case, Model, Task
+
+SCHEMA = 1
+
+
+class Outcome(StrEnum):
+    """How a trial ended. Every planned case ends as exactly one row, whatever its outcome."""
+
+    OK = "ok"
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+    INVALID = "invalid"
+    SKIPPED = "skipped"
+    UNSTABLE = "unstable"
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the outcome tells the user something about the case, not about an accident.
+
+        Answers are not run again by a resume, and leave the exit code at 0.
+        """
+        return self not in (Outcome.CRASH, Outcome.TIMEOUT)
+
+
+class StageKind(StrEnum):
+    """The windows of a trial, in the order a run meets them. All but Total_Execution are leaves and never overlap."""
+
+    MODEL_INITIALIZATION = "Model_Initialization"
+    PREPROCESS = "Preprocess"
+    T5_ENCODING = "T5_Encoding"
+    STEP_LOADING = "Loading"
+    STEP_INFERENCE = "Inference"
+    VAE_DECODING = "VAE_Decoding"
+    SAVE = "Save"
+    TOTAL_EXECUTION = "Total_Execution"
+
+
+class Expert(StrEnum):
+    """Which A14B expert a step runs in: `transformer` is the high-noise one, `transformer_2` the low-noise one."""
+
+    HIGH = "high"
+    LOW = "low"
+
+
+def stage_name(kind: StageKind, model: Model, *, step: int | None = None) -> str:
+    """The stage as users know it: ``TI2V_Preprocess``, ``Step_3_Inference``, ``VAE_Decoding``."""
+    match kind:
+        case StageKind.PREPROCESS:
+            return f"{ {Model.TI2V_5B: 'TI2V', Model.T2V_A14B: 'T2V', Model.I2V_A14B: 'I2V'}[model] }_Preprocess"
+        case StageKind.STEP_LOADING | StageKind.STEP_INFERENCE:
+            assert step is not None, kind
+            return f"Step_{step}_{kind}"
+        case _:
+            return str(kind)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """A named window of a trial on one rank.
+
+    Attributes:
+        kind: Which window.
+        name: As users know it (`stage_name`).
+        rank: Of the gang.
+        start_s: Since the trial's origin, on the host's monotonic clock, one origin for all ranks.
+        duration_s: Length; null for a stage that had begun but not ended when the rank died.
+        step: Denoising step, from 0; null outside the loop.
+        expert: Which expert ran; null where a model has one.
+    """
+
+    kind: StageKind
+    name: str
+    rank: int
+    start_s: float
+    duration_s: float | None
+    step: int | None = None
+    expert: Expert | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """What was really in force, read back from the loaded pipeline, beside what the case declared.
+
+    Attributes:
+        device: torch device type of the rank: ``cuda`` or ``cpu``.
+        device_name: As torch or the platform names it.
+        task: As run.
+        width, height, frames: Pixels and frames as run; smaller than declared with tiny weights.
+        weights: Folder or hub id that was opened.
+        dtypes: Component to number format.
+        hooks: Component to the offload hook installed on it.
+        attention: Backend of diffusers' dispatcher.
+        quant: Quantisation in force.
+        cache: Cache in force.
+        parallel: Parallel degrees in force.
+        shift: Flow shift the scheduler has.
+        timesteps: The schedule, in the model's 0 to 1000.
+        switch_step: First step of the low-noise expert; null with one expert or when it is never reached.
+        latents_sha256: Over the final latents' bytes; equal seeds on equal software give equal hashes.
+        video: File name of the saved video, when it was kept.
+    """
+
+    device: str
+    device_name: str
+    task: Task
+    width: int
+    height: int
+    frames: int
+    weights: str
+    dtypes: dict[str, str]
+    hooks: dict[str, str]
+    attention: str
+    quant: str
+    cache: str
+    parallel: str
+    shift: float
+    timesteps: tuple[float, ...]
+    switch_step: int | None
+    latents_sha256: str
+    video: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One trial: what was asked, what happened, and what was measured.
+
+    Attributes:
+        case: As declared.
+        trial: Which repeat of the case, from 0.
+        outcome: How it ended.
+        reason: One line why, empty for ok; names rank and stage where one failed.
+        resolved: What was in force; null when the trial did not get that far.
+        stages: Every stage of every rank that began.
+        started_utc: Wall clock, ISO 8601.
+        startup_s: From the trial's start to its first stage: process start and imports, outside Total_Execution.
+        wall_s: The whole trial as its controller saw it.
+        warm: Whether the rank processes had run another trial before.
+        node: Host it ran on.
+        schema: Version of this format.
+    """
+
+    case: Case
+    case_id: str
+    label: str
+    trial: int
+    outcome: Outcome
+    reason: str
+    resolved: Resolved | None
+    stages: tuple[Stage, ...]
+    started_utc: str
+    startup_s: float | None
+    wall_s: float
+    warm: bool
+    node: str
+    schema: int = SCHEMA
+
+
+RECORD = TypeAdapter(Record)
+
+
+def to_json(record: Record) -> bytes:
+    """The record as one JSON document."""
+    return RECORD.dump_json(record)
+
+
+def from_json(document: bytes | str) -> Record:
+    """The record in a JSON document.
+
+    Raises:
+        pydantic.ValidationError: It is cut short, not a record, or of a schema this version cannot read.
+    """
+    return RECORD.validate_json(document)

@@ -1,0 +1,1 @@
+"""Frames to documents. Reads nothing, writes nothing but what it returns."""

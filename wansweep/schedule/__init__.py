@@ -1,0 +1,1 @@
+"""Trials on a cluster. The only home of Ray."""

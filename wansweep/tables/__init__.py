@@ -1,0 +1,1 @@
+"""Records to Polars frames. Columns are METRICS names."""

@@ -1,0 +1,1 @@
+"""What the machine says of itself: environment, counters, samples. No torch at import."""

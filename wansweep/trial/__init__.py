@@ -1,0 +1,1 @@
+"""Running one case on its ranks. The only home of diffusers."""
