@@ -1,0 +1,261 @@
+"""Hydra YAML and the command line to a Sweep. The only module that knows Hydra and OmegaConf, and where untyped data ends.
+
+Hydra composes and nothing more: no multirun, no job logging, no folders of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from yaml import YAMLError
+
+from wansweep.case import Case, Model
+from wansweep.errors import ConfigError, did_you_mean
+from wansweep.matrix import NAME_RULE, Matrix, expand, explain
+from wansweep.plan.rules import problems as case_problems
+from wansweep.sweep import Cluster, Hardware, ModelSource, Procedure, Sweep
+
+GROUPS = ("sweep", "procedure", "cluster", "hardware")
+# Short for a field of base; what the contract's users type most.
+ALIASES = {"model": "base.model", "weights": "base.weights"}
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+class _Model(BaseModel):
+    model_config = _STRICT
+    repo: str
+    revision: str | None
+    fps: int
+    boundary: float | None
+    official: dict[str, Any]
+
+
+class _Sweep(BaseModel):
+    model_config = _STRICT
+    name: Annotated[str, Field(pattern=f"^{NAME_RULE.pattern}$")]
+    cases: dict[str, dict[str, Any]]
+    axes: dict[str, list[Any]]
+    zips: dict[str, dict[str, list[Any]]]
+    include: list[dict[str, Any]]
+    exclude: list[dict[str, Any]]
+    only: list[str]
+
+
+class _Root(BaseModel):
+    """The composed config, whole."""
+
+    model_config = _STRICT
+    base: dict[str, Any]
+    models: dict[Model, _Model]
+    sweep: _Sweep
+    procedure: Procedure
+    cluster: Cluster
+    hardware: Hardware
+    reports: str
+    resume: str | None
+    format: Literal["table", "json"]
+
+
+# pydantic's words for what `_unknown` tells better.
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+_NODES: Mapping[str, type] = {"sweep": _Sweep, "procedure": Procedure, "cluster": Cluster, "hardware": Hardware}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What one command line asks for.
+
+    Attributes:
+        sweep: What to run.
+        reports: Folder that run folders go into.
+        resume: A run folder to go on with.
+        format: Of ``plan``.
+    """
+
+    sweep: Sweep
+    reports: Path
+    resume: Path | None
+    format: Literal["table", "json"]
+
+
+def conf_dir() -> Path:
+    """The folder of the shipped configs: conf/ at the top of a checkout, or the copy inside an installed wheel."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / "conf" / "config.yaml").is_file():
+        return checkout / "conf"
+    return package / "conf"
+
+
+def sweep_names(config_dir: Path | None = None) -> list[str]:
+    """The sweeps that ``+sweep=`` can name."""
+    return _options("sweep", config_dir)
+
+
+def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) -> Request:
+    """What the overrides ask for, composed, resolved and checked.
+
+    Args:
+        overrides: Hydra overrides as typed: ``+sweep=quick``, ``base.steps=3``.
+        config_dir: A folder of the user's own configs, searched beside the shipped ones.
+
+    Raises:
+        ConfigError: With every problem found.
+    """
+    parsed = _parse(overrides, config_dir)
+    root = _checked(_compose([_as_hydra(override) for override in parsed], config_dir))
+    cases, excluded = expand(_matrix(root, parsed))
+    if lines := _case_lines(cases):
+        raise ConfigError(lines)
+    sweep = Sweep(
+        name=root.sweep.name,
+        cases=cases,
+        excluded=excluded,
+        procedure=root.procedure,
+        cluster=root.cluster,
+        hardware=root.hardware,
+        models={name: ModelSource(**source.model_dump(exclude={"official"})) for name, source in root.models.items()},
+        command=shlex.join(["python", "-m", "wansweep", *(o for o in overrides if not o.startswith("resume="))]),
+    )
+    return Request(sweep=sweep, reports=Path(root.reports), resume=Path(root.resume) if root.resume else None, format=root.format)
+
+
+def _parse(overrides: Sequence[str], config_dir: Path | None) -> list[Override]:
+    """The overrides, parsed and their first words checked, so that a typo is answered in our words and not in Hydra's."""
+    problems: list[str] = []
+    parsed: list[Override] = []
+    parser = OverridesParser.create()
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            problems.append(f"{text}: not an override ({_one_line(error)}); write key=value, and quote values with spaces or brackets")
+            continue
+        problems += _word_problems(override, config_dir)
+        parsed.append(override)
+    if not problems and not any(o.key_or_group == "sweep" for o in parsed):
+        problems.append(f"no sweep named: add +sweep=NAME, {did_you_mean('', sweep_names(config_dir))}")
+    if problems:
+        raise ConfigError(problems)
+    return parsed
+
+
+def _word_problems(override: Override, config_dir: Path | None) -> Iterable[str]:
+    """What is wrong with an override's key, or with the group option it names."""
+    key = override.key_or_group
+    first = key.split(".")[0].split("@")[0]
+    known = [*_Root.model_fields, *ALIASES]
+    if override.is_sweep_override():
+        yield f"{override.input_line}: a sweep over values is an axis here; write sweep.axes.{key.removeprefix('base.')}=[...]"
+    elif first not in known and first != "hydra":
+        yield f"{override.input_line}: no such key; {did_you_mean(first, known)}"
+    elif key in GROUPS and override.type is not OverrideType.DEL:
+        value = override.value()
+        for name in value if isinstance(value, list) else [value]:
+            if str(name) not in (options := _options(key, config_dir)):
+                yield f"{key}={name}: no such {key}; {did_you_mean(str(name), options)}"
+
+
+def _options(group: str, config_dir: Path | None) -> list[str]:
+    folders = [conf_dir(), *([config_dir] if config_dir else [])]
+    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+
+
+def _as_hydra(override: Override) -> str:
+    """The override as Hydra is to see it.
+
+    Keys inside our own nodes are forced in, whether or not a YAML has them already: `_checked` and `matrix` know what may stand there
+    and answer a typo better than Hydra's struct mode. ``sweep=NAME`` is taken as ``+sweep=NAME``.
+    """
+    line = str(override.input_line)
+    key = override.key_or_group
+    if override.type is OverrideType.DEL or key.startswith("hydra"):
+        return line
+    bare = line.lstrip("+")
+    if key in ALIASES:
+        return "++" + ALIASES[key] + bare.removeprefix(key)
+    if key in GROUPS:
+        return f"+{bare}" if key == "sweep" else bare
+    return f"++{bare}"
+
+
+def _compose(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
+    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    try:
+        with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
+            composed = compose(config_name="config", overrides=[*search, *overrides])
+        plain = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise ConfigError([_one_line(error)]) from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _checked(plain: dict[str, Any]) -> _Root:
+    """The composed config in its types.
+
+    Raises:
+        ConfigError: With every unknown key and every value of a wrong type.
+    """
+    problems = [*_unknown("", plain, _Root.model_fields)]
+    for node, kind in _NODES.items():
+        problems += _unknown(f"{node}.", plain.get(node) or {}, _names(kind))
+    for name, model in (plain.get("models") or {}).items():
+        problems += _unknown(f"models.{name}.", model or {}, _Model.model_fields)
+    try:
+        root = _Root.model_validate(plain)
+    except ValidationError as error:
+        problems += [f"{'.'.join(map(str, d['loc']))}={d['input']!r}: {explain(d)}" for d in error.errors() if d["type"] not in _UNKNOWN_KEY]
+    if problems:
+        raise ConfigError(problems)
+    return root
+
+
+def _names(kind: type) -> list[str]:
+    return list(kind.model_fields) if issubclass(kind, BaseModel) else [field.name for field in dataclasses.fields(kind)]
+
+
+def _unknown(prefix: str, given: Mapping[str, Any], known: Iterable[str]) -> Iterable[str]:
+    names = list(known)
+    return [f"{prefix}{key}: no such key; {did_you_mean(str(key), names)}" for key in given if key not in names]
+
+
+def _matrix(root: _Root, parsed: Sequence[Override]) -> Matrix:
+    keys = [ALIASES.get(o.key_or_group, o.key_or_group) for o in parsed]
+    return Matrix(
+        base=root.base,
+        model_defaults={name: model.official for name, model in root.models.items()},
+        cases=root.sweep.cases,
+        axes=root.sweep.axes,
+        zips=root.sweep.zips,
+        include=root.sweep.include,
+        exclude=root.sweep.exclude,
+        pinned=frozenset(key.removeprefix("base.") for key in keys if key.startswith("base.")),
+        only=root.sweep.only,
+    )
+
+
+def _case_lines(cases: Sequence[Case]) -> list[str]:
+    """What no machine could run, one line a problem with the cases that have it."""
+    labels: dict[str, list[str]] = {}
+    for case in cases:
+        for problem in case_problems(case):
+            labels.setdefault(problem, []).append(case.label)
+    return [f"{problem} (case {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})" for problem, names in labels.items()]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,275 @@
+"""Named cases, axes, zips, includes and excludes to an ordered tuple of Cases.
+
+Every value is checked where it stands, so a message names the key that the user wrote. All problems are found before any is told.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from wansweep.case import Case, Model, declared_fields
+from wansweep.errors import ConfigError, did_you_mean
+from wansweep.sweep import Exclusion
+
+Scalar = str | int | float | bool | None
+Fields = Mapping[str, Scalar]
+
+NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_TYPES = typing.get_type_hints(Case)
+_ADAPTERS: Mapping[str, TypeAdapter[Scalar]] = {f.name: TypeAdapter(_TYPES[f.name]) for f in declared_fields()}
+# Always in a generated label, so never repeated there as an axis.
+_IN_EVERY_LABEL = ("model", "width", "height", "frames", "steps")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Matrix:
+    """A sweep as written.
+
+    Attributes:
+        base: Fields of every case; null leaves a field to the model's default.
+        model_defaults: Fields of every case of a model, under base.
+        cases: Named cases, as fields over base.
+        axes: Field to values; every combination.
+        zips: Name to columns of equal length, walked in step.
+        include: More cases, as fields over base.
+        exclude: Patterns over the product: a value or values a field, and optionally ``why``.
+        pinned: Base fields given on the command line, which nothing may overwrite.
+        only: Labels or ids to keep; empty keeps all.
+    """
+
+    base: Fields
+    model_defaults: Mapping[Model, Fields]
+    cases: Mapping[str, Fields]
+    axes: Mapping[str, Sequence[Scalar]]
+    zips: Mapping[str, Mapping[str, Sequence[Scalar]]]
+    include: Sequence[Fields]
+    exclude: Sequence[Mapping[str, Scalar | Sequence[Scalar]]]
+    pinned: frozenset[str] = frozenset()
+    only: Sequence[str] = ()
+
+
+def expand(matrix: Matrix) -> tuple[tuple[Case, ...], tuple[Exclusion, ...]]:
+    """The cases of a matrix in order (named, product, included), and those left out with the reason.
+
+    Raises:
+        ConfigError: With every problem found.
+    """
+    checked = _checked(matrix)
+    generated, excluded = _without_excluded(checked, _product(checked))
+    generated += [_case(checked, fields) for fields in checked.include]
+    cases = [_case(checked, {**fields, "name": name}) for name, fields in checked.cases.items()]
+    cases += _labelled(generated, varied=_varied(checked))
+    kept: dict[str, Case] = {}
+    for case in cases:
+        if case.id in kept:
+            excluded.append(Exclusion(case=case, reason=f"same settings as {kept[case.id].label}"))
+        kept.setdefault(case.id, case)
+    return _only(tuple(kept.values()), checked.only), tuple(excluded)
+
+
+def _checked(matrix: Matrix) -> Matrix:
+    """The matrix with every scalar of its field's type; all problems of keys, types and clashes in one ConfigError."""
+    problems: list[str] = []
+
+    def fields(path: str, given: Fields) -> Fields:
+        return {key: value for key, raw in given.items() for ok, value in [_value(f"{path}.{key}", key, raw, problems)] if ok}
+
+    def columns(path: str, given: Mapping[str, Sequence[Scalar]]) -> Mapping[str, Sequence[Scalar]]:
+        return {key: _column(f"{path}.{key}", key, values, problems) for key, values in given.items()}
+
+    checked = replace(
+        matrix,
+        base=fields("base", matrix.base),
+        model_defaults={model: fields(f"models.{model}.official", given) for model, given in matrix.model_defaults.items()},
+        cases={name: fields(f"sweep.cases.{name}", given) for name, given in matrix.cases.items()},
+        axes=columns("sweep.axes", matrix.axes),
+        zips={name: columns(f"sweep.zips.{name}", given) for name, given in matrix.zips.items()},
+        include=[fields(f"sweep.include[{i}]", given) for i, given in enumerate(matrix.include)],
+        exclude=[_pattern(f"sweep.exclude[{i}]", given, problems) for i, given in enumerate(matrix.exclude)],
+    )
+    problems += [
+        f"sweep.cases.{name}: a name is letters, digits, '.', '_' and '-', and starts with a letter or digit"
+        for name in matrix.cases
+        if not NAME_RULE.fullmatch(name)
+    ]
+    problems += _clashes(matrix)
+    if problems:
+        raise ConfigError(problems)
+    return checked
+
+
+def _value(path: str, key: str, raw: Scalar, problems: list[str]) -> tuple[bool, Scalar]:
+    """Whether the value is of its field's type, and the value in that type; null stands for "not set" in any field."""
+    if key not in _ADAPTERS or key == "name":
+        rule = "cases are named by sweep.cases.NAME" if key == "name" else f"no such case field; {did_you_mean(key, _ADAPTERS)}"
+        problems.append(f"{path}: {rule}")
+        return False, None
+    if raw is None:
+        return True, None
+    try:
+        return True, _ADAPTERS[key].validate_python(raw)
+    except ValidationError as error:
+        problems.append(f"{path}={raw!r}: {explain(error.errors()[0])}")
+        return False, None
+
+
+def _column(path: str, key: str, values: Sequence[Scalar], problems: list[str]) -> Sequence[Scalar]:
+    if not values:
+        problems.append(f"{path}=[]: an axis needs at least one value; ~{path} drops it")
+    column = []
+    for i, raw in enumerate(values):
+        ok, value = _value(f"{path}[{i}]" if key in _ADAPTERS else path, key, raw, problems)
+        column += [value] if ok else []
+        if key not in _ADAPTERS:
+            break
+    return column
+
+
+def _pattern(path: str, given: Mapping[str, Scalar | Sequence[Scalar]], problems: list[str]) -> Mapping[str, Scalar | Sequence[Scalar]]:
+    pattern: dict[str, Scalar | Sequence[Scalar]] = {}
+    for key, raw in given.items():
+        if key == "why":
+            pattern[key] = str(raw)
+        else:
+            values = [raw] if isinstance(raw, str) or not isinstance(raw, Sequence) else raw
+            pattern[key] = _column(f"{path}.{key}", key, values, problems)
+    return pattern
+
+
+def explain(details: ErrorDetails) -> str:
+    """A pydantic complaint in a few words, with the nearest choice where the choices are known."""
+    message = details["msg"]
+    if details["type"] in ("enum", "literal_error"):
+        choices = re.findall(r"'([^']*)'", message)
+        return f"not one of {', '.join(choices)}; {did_you_mean(str(details['input']), choices)}"
+    return message[0].lower() + message[1:]
+
+
+def _clashes(matrix: Matrix) -> Iterator[str]:
+    """Places where one part of a matrix would silently overwrite another."""
+    places: list[tuple[str, str]] = [(field, f"sweep.axes.{field}") for field in matrix.axes]
+    for name, columns in matrix.zips.items():
+        places += [(field, f"sweep.zips.{name}.{field}") for field in columns]
+        lengths = {field: len(values) for field, values in columns.items()}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{field}: {length}" for field, length in lengths.items())
+            yield f"sweep.zips.{name}: columns of unequal length ({told}); a zip walks them in step"
+    seen: dict[str, str] = {}
+    for field, path in places:
+        if field in seen:
+            yield f"{path}: {seen[field]} sets {field} too; a field is one axis"
+        seen.setdefault(field, path)
+    places += [(field, f"sweep.cases.{name}.{field}") for name, fields in matrix.cases.items() for field in fields]
+    places += [(field, f"sweep.include[{i}].{field}") for i, fields in enumerate(matrix.include) for field in fields]
+    for field in sorted(matrix.pinned):
+        if paths := [path for given, path in places if given == field]:
+            more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+            where, way_out = f"{paths[0]}{more}", f"override that instead, or drop it with ~{paths[0]}"
+            yield f"base.{field}={matrix.base.get(field)} of the command line is overwritten by {where}; {way_out}"
+
+
+def _varied(matrix: Matrix) -> tuple[str, ...]:
+    """The fields that generated cases differ in, in the order written."""
+    fields = [*matrix.axes, *(f for columns in matrix.zips.values() for f in columns), *(f for given in matrix.include for f in given)]
+    return tuple(dict.fromkeys(fields))
+
+
+def _product(matrix: Matrix) -> list[dict[str, Scalar]]:
+    """Every combination of axes and zips as fields, the first axis slowest; base alone when the sweep says nothing else."""
+    steps: list[list[dict[str, Scalar]]] = [[{field: value} for value in values] for field, values in matrix.axes.items()]
+    for columns in matrix.zips.values():
+        steps.append([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+    if not steps and (matrix.cases or matrix.include):
+        return []
+    return [{field: value for part in parts for field, value in part.items()} for parts in itertools.product(*steps)]
+
+
+def _without_excluded(matrix: Matrix, product: Sequence[Fields]) -> tuple[list[Case], list[Exclusion]]:
+    """The product's cases that no exclude matches, and the matched ones.
+
+    Raises:
+        ConfigError: An exclude matches nothing.
+    """
+    cases = _labelled([_case(matrix, fields) for fields in product], varied=_varied(matrix))
+    hits = [0] * len(matrix.exclude)
+    kept: list[Case] = []
+    excluded: list[Exclusion] = []
+    for case in cases:
+        matched = [i for i, pattern in enumerate(matrix.exclude) if _matches(case, pattern)]
+        for i in matched:
+            hits[i] += 1
+        if matched:
+            excluded.append(Exclusion(case=case, reason=str(matrix.exclude[matched[0]].get("why", f"sweep.exclude[{matched[0]}]"))))
+        else:
+            kept.append(case)
+    idle = [
+        f"sweep.exclude[{i}] ({_told(pattern)}) matches none of the {len(cases)} combinations; drop it or mend its values"
+        for i, pattern in enumerate(matrix.exclude)
+        if hits[i] == 0
+    ]
+    if idle:
+        raise ConfigError(idle)
+    return kept, excluded
+
+
+def _matches(case: Case, pattern: Mapping[str, Scalar | Sequence[Scalar]]) -> bool:
+    return all(getattr(case, key) in values for key, values in pattern.items() if key != "why" and isinstance(values, Sequence))
+
+
+def _told(pattern: Mapping[str, Scalar | Sequence[Scalar]]) -> str:
+    """The pattern as the user wrote it."""
+    return ", ".join(f"{key}={'|'.join(map(str, v)) if isinstance(v, Sequence) else v}" for key, v in pattern.items() if key != "why")
+
+
+def _case(matrix: Matrix, fields: Fields) -> Case:
+    """One case: the dataclass's defaults, under the model's, under base, under its own fields; gpus and degrees complete each other."""
+    own = {key: value for key, value in {**matrix.base, **fields}.items() if value is not None}
+    model = Model(str(own["model"]))
+    given = {**matrix.model_defaults.get(model, {}), **own}
+    if "ulysses" not in given:
+        given["ulysses"] = given.get("gpus", 1)
+    given.setdefault("gpus", given["ulysses"])
+    nullable = {f.name: None for f in declared_fields() if type(None) in typing.get_args(_TYPES[f.name])}
+    missing = [f.name for f in declared_fields() if f.default is dataclasses.MISSING and f.name not in {**nullable, **given}]
+    if missing:
+        raise ConfigError([f"base.{field}: not set, and models.{model}.official has no value for it" for field in missing])
+    return Case(**{**nullable, **given, "label": str(given.get("name", ""))})  # type: ignore[arg-type]
+
+
+def _labelled(cases: Sequence[Case], *, varied: Sequence[str]) -> list[Case]:
+    """The cases with labels made of what they are and what varies: ``t2v_a14b-1280x720x81-s40-group_block``."""
+    extra = [field for field in varied if field not in _IN_EVERY_LABEL]
+
+    def part(case: Case, field: str) -> str:
+        value = getattr(case, field)
+        text = str(value) if isinstance(value, str) else f"{field}{value}"
+        return re.sub(r"[^A-Za-z0-9._]+", "_", text)[:40]
+
+    def label(case: Case) -> str:
+        shape = f"{case.model}-{case.width}x{case.height}x{case.frames}-s{case.steps}"
+        return "-".join([shape, *(part(case, field) for field in extra)])
+
+    return [replace(case, label=label(case)) for case in cases]
+
+
+def _only(cases: tuple[Case, ...], only: Sequence[str]) -> tuple[Case, ...]:
+    """The cases whose label or id is named; all of them when none is.
+
+    Raises:
+        ConfigError: A name that no case has.
+    """
+    known = {name: case.id for case in cases for name in (case.label, case.id)}
+    if unknown := [
+        f"sweep.only={name}: no case has this label or id; {did_you_mean(name, [c.label for c in cases])}" for name in only if name not in known
+    ]:
+        raise ConfigError(unknown)
+    wanted = {known[name] for name in only}
+    return tuple(case for case in cases if not only or case.id in wanted)

@@ -1,0 +1,106 @@
+"""The Sweep: which cases, how they are measured, on what. Frozen; what config.py makes and everything after it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from wansweep.case import Case, Model
+
+
+class Isolation(StrEnum):
+    """Whether a trial's rank processes are its own."""
+
+    PROCESS = "process"
+    WARM = "warm"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Procedure:
+    """How to measure.
+
+    Attributes:
+        repeats: Trials a case.
+        timeout_s: A trial that takes longer is ended.
+        isolation: Fresh processes a trial, or kept ones.
+        keep_video: Keep the mp4s in the run folder.
+    """
+
+    repeats: Annotated[int, Field(ge=1)]
+    timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    isolation: Isolation
+    keep_video: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """Where to run.
+
+    Attributes:
+        address: ``local`` (start one), ``auto`` (a running one, else start one) or host:port.
+        gpus: GPUs of a cluster that we start; null means all that are there.
+        exclusive: One trial a node at a time.
+    """
+
+    address: str
+    gpus: Annotated[int, Field(ge=0)] | None
+    exclusive: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hardware:
+    """What to plan for.
+
+    Attributes:
+        name: A row of the GPU table, ``cpu``, or ``auto`` for what this machine has.
+        gpus: How many.
+    """
+
+    name: str
+    gpus: Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSource:
+    """Facts of a family that are no setting of a case.
+
+    Attributes:
+        repo: Hub id of the checkpoint in diffusers' layout.
+        revision: Of the repo; null for the newest.
+        fps: Frames a second of the video that is saved.
+        boundary: Share of the schedule above which the high-noise expert runs; null for a model with one.
+    """
+
+    repo: str
+    revision: str | None
+    fps: int
+    boundary: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exclusion:
+    """A case that was left out, and why."""
+
+    case: Case
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """A named, ordered set of cases and how to measure them.
+
+    Attributes:
+        command: The command line that asks for this sweep, pasteable.
+    """
+
+    name: str
+    cases: tuple[Case, ...]
+    excluded: tuple[Exclusion, ...]
+    procedure: Procedure
+    cluster: Cluster
+    hardware: Hardware
+    models: dict[Model, ModelSource]
+    command: str
