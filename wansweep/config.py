@@ -71,7 +71,13 @@ class _Root(BaseModel):
 
 # pydantic's words for what `_unknown` tells better.
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
-_NODES: Mapping[str, type] = {"sweep": _Sweep, "procedure": Procedure, "cluster": Cluster, "hardware": Hardware}
+_NODES: Mapping[str, Iterable[str]] = {
+    "sweep": _Sweep.model_fields,
+    **{
+        node: [field.name for field in dataclasses.fields(kind)]
+        for node, kind in [("procedure", Procedure), ("cluster", Cluster), ("hardware", Hardware)]
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,8 +217,8 @@ def _checked(plain: dict[str, Any]) -> _Root:
         ConfigError: With every unknown key and every value of a wrong type.
     """
     problems = [*_unknown("", plain, _Root.model_fields)]
-    for node, kind in _NODES.items():
-        problems += _unknown(f"{node}.", plain.get(node) or {}, _names(kind))
+    for node, known in _NODES.items():
+        problems += _unknown(f"{node}.", plain.get(node) or {}, known)
     for name, model in (plain.get("models") or {}).items():
         problems += _unknown(f"models.{name}.", model or {}, _Model.model_fields)
     try:
@@ -222,10 +228,6 @@ def _checked(plain: dict[str, Any]) -> _Root:
     if problems:
         raise ConfigError(problems)
     return root
-
-
-def _names(kind: type) -> list[str]:
-    return list(kind.model_fields) if issubclass(kind, BaseModel) else [field.name for field in dataclasses.fields(kind)]
 
 
 def _unknown(prefix: str, given: Mapping[str, Any], known: Iterable[str]) -> Iterable[str]:

@@ -1,0 +1,173 @@
+"""The run folder: made once, appended to, read back. Nothing in it is ever overwritten but what is rendered from it.
+
+::
+
+    reports/<sweep>/<UTC stamp>/
+        sweep.yaml            the resolved sweep, written before anything runs
+        environment.json      versions, machine, command
+        records/ID-TRIAL.json one durable file a finished trial
+        videos/               the mp4s, when they are kept
+        summary.parquet .csv, stages.parquet, report.md    rendered from the above after every trial
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from wansweep.errors import StoreError
+from wansweep.record import Record, from_json, to_json
+from wansweep.sweep import Sweep
+
+_SWEEP = TypeAdapter(Sweep)
+# The C emitter and parser are ten times as fast, and not in every build of PyYAML.
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unreadable:
+    """A file in records/ that is no record of ours.
+
+    Attributes:
+        name: File name.
+        why: What is wrong with it.
+    """
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFolder:
+    """One run on disk.
+
+    Attributes:
+        path: reports/<sweep>/<UTC stamp>.
+    """
+
+    path: Path
+
+    @property
+    def videos(self) -> Path:
+        """Where mp4s are kept."""
+        return self.path / "videos"
+
+    @property
+    def records(self) -> Path:
+        """Where records are."""
+        return self.path / "records"
+
+    def sweep(self) -> Sweep:
+        """The sweep that the folder was made for.
+
+        Raises:
+            StoreError: There is none, or it cannot be read.
+        """
+        file = self.path / "sweep.yaml"
+        try:
+            return _SWEEP.validate_python(yaml.load(file.read_text(), Loader=_Loader))
+        except FileNotFoundError:
+            raise StoreError(f"{self.path}: not a run folder (no sweep.yaml); name one under reports/<sweep>/") from None
+        except (OSError, yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+            raise StoreError(f"{file}: cannot be read as a sweep ({_first_line(error)})") from error
+
+    def append(self, record: Record) -> None:
+        """Add a trial's record; durable when this returns, and never seen half written.
+
+        Raises:
+            StoreError: The disk refuses it.
+        """
+        write_atomic(self.records / f"{record.case_id}-{record.trial}.json", to_json(record))
+
+    def read(self) -> tuple[list[Record], list[Unreadable]]:
+        """Every record, oldest first, and the files that are none; a bad file never hides a good one."""
+        records: list[Record] = []
+        unreadable: list[Unreadable] = []
+        for file in sorted(self.records.glob("*.json")):
+            try:
+                records.append(from_json(file.read_bytes()))
+            except (OSError, ValidationError) as error:
+                unreadable.append(Unreadable(name=file.name, why=_first_line(error)))
+        records.sort(key=lambda record: (record.started_utc, record.label, record.trial))
+        return records, unreadable
+
+
+def create(reports: Path, sweep: Sweep) -> RunFolder:
+    """A new run folder with the sweep in it.
+
+    Raises:
+        StoreError: It cannot be made.
+    """
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    parent = reports / sweep.name
+    try:
+        for attempt in range(100):
+            path = parent / (f"{stamp}-{attempt}" if attempt else stamp)
+            try:
+                path.mkdir(parents=True)
+                break
+            except FileExistsError:
+                continue
+        (path / "records").mkdir()
+        if sweep.procedure.keep_video:
+            (path / "videos").mkdir()
+    except OSError as error:
+        raise StoreError(f"reports={reports}: cannot make a run folder there ({error.strerror}); choose another with reports=FOLDER") from error
+    document = yaml.dump(_SWEEP.dump_python(sweep, mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=160)
+    write_atomic(path / "sweep.yaml", document.encode())
+    return RunFolder(path=path)
+
+
+def open_folder(path: Path) -> RunFolder:
+    """An existing run folder.
+
+    Raises:
+        StoreError: There is none at the path.
+    """
+    if not path.is_dir():
+        raise StoreError(f"{path}: no such folder; name a run folder under reports/<sweep>/")
+    folder = RunFolder(path=path)
+    folder.sweep()
+    return folder
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut.
+
+    Raises:
+        StoreError: The disk refuses it.
+    """
+    try:
+        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(scratch).chmod(0o644)
+            Path(scratch).replace(path)
+        except BaseException:
+            Path(scratch).unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror}); what was recorded before is safe") from error
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return f"{where}: {first['msg']}" if where else first["msg"]
+    return str(error).splitlines()[0]
