@@ -28,6 +28,20 @@ SHADER_ARITHMETIC = {
     "b200": (148, 8192, 1.855),
 }
 
+# Bus width in bits, Gbit/s a pin: a second way to the bandwidth, where both are published.
+MEMORY_ARITHMETIC = {
+    "rtx4090": (384, 21),
+    "rtx5090": (512, 28),
+    "l4": (192, 12.5),
+    "a10g": (384, 12.5),
+    "l40s": (384, 18),
+    "rtx6000ada": (384, 20),
+    "rtxpro6000": (512, 28),
+    "a100-40gb": (5120, 2 * 1.215),
+    "a100-80gb": (5120, 2 * 1.593),
+    "h100": (5120, 2 * 2.619),
+}
+
 
 def test_the_table_has_every_name_of_the_contract_and_no_other() -> None:
     assert list(GPUS) == CONTRACT
@@ -116,7 +130,36 @@ def test_the_host_link_has_the_bandwidth_of_its_generation() -> None:
     assert GPUS["h100"].pcie_bytes_per_s == pytest.approx(63.0e9, rel=1e-3)
 
 
-def test_memory_is_in_bytes_and_links_are_slower_than_it() -> None:
-    for gpu in GPUS.values():
-        assert gpu.vram_bytes % GIB == 0
-        assert gpu.pcie_bytes_per_s < (gpu.nvlink_bytes_per_s or gpu.memory_bytes_per_s) < 2 * gpu.memory_bytes_per_s
+@pytest.mark.parametrize("name", MEMORY_ARITHMETIC)
+def test_the_memory_has_the_bandwidth_of_its_bus(name: str) -> None:
+    bits, gigabit_per_s = MEMORY_ARITHMETIC[name]
+    assert GPUS[name].memory_bytes_per_s == pytest.approx(bits * gigabit_per_s * 1e9 / 8, rel=0.002)
+
+
+def test_newer_stacked_memory_is_faster() -> None:
+    speeds = [GPUS[name].memory_bytes_per_s for name in ("a100-40gb", "a100-80gb", "h100", "h20", "h200", "b200")]
+    assert speeds == sorted(speeds)
+    assert speeds[-1] < 8.1e12
+
+
+def test_nvlink_is_counted_in_one_direction() -> None:
+    one_way = {gpu.name: gpu.nvlink_bytes_per_s for gpu in GPUS.values() if gpu.nvlink_bytes_per_s is not None}
+    assert one_way == {"a100-40gb": 300e9, "a100-80gb": 300e9, "h20": 450e9, "h100": 450e9, "h200": 450e9, "b200": 900e9}
+
+
+def test_a_gigabyte_of_memory_is_a_gibibyte() -> None:
+    assert {gpu.name: gpu.vram_bytes / GIB for gpu in GPUS.values()} == {
+        "rtx4090": 24,
+        "rtx5090": 32,
+        "l4": 24,
+        "a10g": 24,
+        "l40s": 48,
+        "rtx6000ada": 48,
+        "rtxpro6000": 96,
+        "a100-40gb": 40,
+        "a100-80gb": 80,
+        "h20": 96,
+        "h100": 80,
+        "h200": 141,
+        "b200": 180,
+    }
