@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from wansweep.telemetry.samples import Missing, Reading
@@ -71,10 +72,15 @@ class Tree:
 
     Who belongs to it is looked up by a scan of /proc once a `TREE_REFRESH_S`; between scans only the known are read. A child that was
     born and ended between two scans still counts, through the times its parent inherited when it waited for it.
+
+    Attributes:
+        root: Pid of the process at the top.
+        without: Pids that are left out, and all below them: the sampler is a child of what it measures.
     """
 
-    def __init__(self, root: int, *, refresh_s: float = TREE_REFRESH_S) -> None:
+    def __init__(self, root: int, *, without: Collection[int] = (), refresh_s: float = TREE_REFRESH_S) -> None:
         self.root = root
+        self.without = frozenset(without)
         self._refresh_s = refresh_s
         self._scanned_s = -refresh_s
         self._born: dict[int, int] = {}
@@ -83,7 +89,7 @@ class Tree:
         """The processes of the tree; empty when the root is gone."""
         now_s = time.monotonic()
         if now_s - self._scanned_s >= self._refresh_s:
-            self._born, self._scanned_s = _descendants(self.root), now_s
+            self._born, self._scanned_s = _descendants(self.root, self.without), now_s
         return tuple(self._born)
 
     def cpu_s(self) -> float | None:
@@ -202,7 +208,7 @@ def _stat(pid: int) -> _Stat | None:
     return _Stat(parent=int(fields[1]), major_faults=int(fields[9]), cpu_s=sum(map(int, fields[11:15])) * TICK_S, born=int(fields[19]))
 
 
-def _descendants(root: int) -> dict[int, int]:
+def _descendants(root: int, without: frozenset[int]) -> dict[int, int]:
     """The tree's processes and when each was born, by which a reused pid is told from its former owner."""
     stats = {int(name): stat for name in os.listdir("/proc") if name.isdigit() and (stat := _stat(int(name))) is not None}  # noqa: PTH208
     children: dict[int, list[int]] = {}
@@ -213,7 +219,7 @@ def _descendants(root: int) -> dict[int, int]:
     while todo:
         pid = todo.pop()
         found[pid] = stats[pid].born
-        todo += children.get(pid, [])
+        todo += set(children.get(pid, ())) - without
     return found
 
 

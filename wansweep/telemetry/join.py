@@ -160,9 +160,9 @@ def _cells(times: list[float], start_s: float, end_s: float, *, reach_s: float) 
 
 
 def _null(series: Series, why: Missing, start_s: float, end_s: float, coverage: float) -> Value:
-    """A null; when a sample in or before the window says why there was nothing to sample, that is the reason."""
+    """A null; where a sample in or before the window says why there was nothing to sample, that is the reason."""
     last = bisect_right(series.nulls, end_s, key=lambda s: s.t_s)
-    if last and why is not Missing.TOO_SHORT:
+    if last and (why is not Missing.TOO_SHORT or not series.points):
         null = series.nulls[last - 1]
         healed = bisect_right(series.points, null.t_s, key=lambda s: s.t_s)
         if null.t_s >= start_s or healed == len(series.points) or series.points[healed].t_s > start_s:

@@ -39,7 +39,7 @@ class HostReader:
     """Reads the process trees under measurement, and the machine's memory."""
 
     def __init__(self, pids: Sequence[int]) -> None:
-        self._trees = tuple(Tree(pid) for pid in pids)
+        self._trees = tuple(Tree(pid, without=(os.getpid(),)) for pid in pids)
         self._due_s = 0.0
         self._pss_due_s = dict.fromkeys(pids, 0.0)
 
