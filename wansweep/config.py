@@ -23,6 +23,7 @@ from yaml import YAMLError
 
 from wansweep.case import Case, Model
 from wansweep.errors import ConfigError, did_you_mean
+from wansweep.hardware import GPUS
 from wansweep.matrix import NAME_RULE, Matrix, expand, explain
 from wansweep.plan.rules import problems as case_problems
 from wansweep.sweep import Cluster, Hardware, ModelSource, Procedure, Sweep
@@ -124,6 +125,9 @@ def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) ->
     parsed = _parse(overrides, config_dir)
     root = _checked(_compose([_as_hydra(override) for override in parsed], config_dir))
     cases, excluded = expand(_matrix(root, parsed))
+    known = ("auto", "cpu", *GPUS)
+    if root.hardware.name not in known:
+        raise ConfigError([f"hardware.name={root.hardware.name}: no such hardware; {did_you_mean(root.hardware.name, known)}"])
     if lines := _case_lines(cases):
         raise ConfigError(lines)
     sweep = Sweep(

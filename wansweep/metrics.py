@@ -85,7 +85,7 @@ METRICS: tuple[Metric, ...] = (
 METRIC: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
 STAGE_METRICS: tuple[Metric, ...] = (
-    Metric(name="duration_s", label="Time", unit=SECONDS, digits=2),
+    Metric(name="duration_s", label="Time", unit=SECONDS, digits=3),
     Metric(name="peak_allocated_bytes", label="Peak allocated", unit=BYTES, digits=2),
     Metric(name="peak_reserved_bytes", label="Peak reserved", unit=BYTES, digits=2),
     Metric(name="device_used_bytes", label="Device used", unit=BYTES, digits=2),

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from wansweep.errors import StoreError
 from wansweep.record import Record, from_json, to_json
 from wansweep.sweep import Sweep
+from wansweep.telemetry.environment import ENVIRONMENT, Environment
 
 _SWEEP = TypeAdapter(Sweep)
 # The C emitter and parser are ten times as fast, and not in every build of PyYAML.
@@ -60,6 +61,11 @@ class RunFolder:
         return self.path / "videos"
 
     @property
+    def report(self) -> Path:
+        """The rendered report."""
+        return self.path / "report.md"
+
+    @property
     def records(self) -> Path:
         """Where records are."""
         return self.path / "records"
@@ -77,6 +83,18 @@ class RunFolder:
             raise StoreError(f"{self.path}: not a run folder (no sweep.yaml); name one under reports/<sweep>/") from None
         except (OSError, yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
             raise StoreError(f"{file}: cannot be read as a sweep ({_first_line(error)})") from error
+
+    def environment(self) -> Environment:
+        """Where the run ran.
+
+        Raises:
+            StoreError: It is not there, or cannot be read.
+        """
+        file = self.path / "environment.json"
+        try:
+            return ENVIRONMENT.validate_json(file.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise StoreError(f"{file}: cannot be read as an environment ({_first_line(error)})") from error
 
     def append(self, record: Record) -> None:
         """Add a trial's record; durable when this returns, and never seen half written.
@@ -99,8 +117,8 @@ class RunFolder:
         return records, unreadable
 
 
-def create(reports: Path, sweep: Sweep) -> RunFolder:
-    """A new run folder with the sweep in it.
+def create(reports: Path, sweep: Sweep, environment: Environment) -> RunFolder:
+    """A new run folder with the sweep and its environment in it.
 
     Raises:
         StoreError: It cannot be made.
@@ -122,6 +140,7 @@ def create(reports: Path, sweep: Sweep) -> RunFolder:
         raise StoreError(f"reports={reports}: cannot make a run folder there ({error.strerror}); choose another with reports=FOLDER") from error
     document = yaml.dump(_SWEEP.dump_python(sweep, mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=160)
     write_atomic(path / "sweep.yaml", document.encode())
+    write_atomic(path / "environment.json", ENVIRONMENT.dump_json(environment, indent=1))
     return RunFolder(path=path)
 
 

@@ -250,16 +250,14 @@ def test_one_expert_is_no_expert() -> None:
     assert step_experts(steps=3, shift=5.0, boundary=None) == (None, None, None)
 
 
-@pytest.mark.parametrize(
-    ("guidance", "guidance_2", "high", "low"), [(4.0, 3.0, 2, 2), (4.0, 1.0, 2, 1), (1.0, 3.0, 1, 2), (1.0, None, 1, 1), (4.0, None, 2, 2)]
-)
-def test_each_experts_guidance_decides_its_forwards(guidance: float, guidance_2: float | None, high: int, low: int) -> None:
+@pytest.mark.parametrize(("guidance", "guidance_2", "count"), [(4.0, 3.0, 2), (4.0, 1.0, 2), (1.0, 3.0, 1), (1.0, None, 1), (4.0, None, 2)])
+def test_the_first_guidance_decides_the_forwards_of_both_experts(guidance: float, guidance_2: float | None, count: int) -> None:
     measured, networks = case(Model.T2V_A14B, guidance=guidance, guidance_2=guidance_2), ARCHITECTURES[Model.T2V_A14B]
     one = transformer_flop(networks.transformer, LatentShape(channels=16, frames=21, height=90, width=160), text_tokens=512)
     flop = case_flop(measured)
-    assert (forwards(measured, Expert.HIGH), forwards(measured, Expert.LOW)) == (high, low)
-    assert flop.steps_flop == (high * one,) * 26 + (low * one,) * 14
-    assert flop.text_encode_flop == max(high, low) * text_encoder_flop(networks.text_encoder)
+    assert forwards(measured) == count
+    assert flop.steps_flop == (count * one,) * 40
+    assert flop.text_encode_flop == count * text_encoder_flop(networks.text_encoder)
 
 
 def test_a_case_is_the_sum_of_its_stages() -> None:

@@ -26,7 +26,7 @@ class CaseFlop:
     """FLOP of a case by stage, in the order of a run.
 
     Attributes:
-        text_encode_flop: T5_Encoding: the prompt, and the negative prompt where an expert uses it.
+        text_encode_flop: T5_Encoding: the prompt, and with CFG the negative prompt.
         preprocess_flop: Preprocess: the VAE encode of the image or of the padded clip; 0 for T2V.
         steps_flop: Inference of each step.
         vae_decode_flop: VAE_Decoding.
@@ -63,21 +63,16 @@ def case_flop(case: Case, architecture: Architecture | None = None) -> CaseFlop:
     experts = step_experts(steps=case.steps, shift=case.shift, boundary=networks.boundary)
     forward_flop = transformer_flop(networks.transformer, shape, text_tokens=networks.text_encoder.tokens)
     return CaseFlop(
-        text_encode_flop=text_encoder_flop(networks.text_encoder) * max(forwards(case, expert) for expert in experts),
+        text_encode_flop=text_encoder_flop(networks.text_encoder) * forwards(case),
         preprocess_flop=_preprocess_flop(case, networks, shape),
-        steps_flop=tuple(forward_flop * forwards(case, expert) for expert in experts),
+        steps_flop=tuple(forward_flop * forwards(case) for _ in experts),
         vae_decode_flop=vae_decode_flop(networks.vae, frames=shape.frames, height=shape.height, width=shape.width),
     )
 
 
-def forwards(case: Case, expert: Expert | None) -> int:
-    """Forwards of the transformer in a step: 2 where the guidance of the step's expert is above 1, else 1.
-
-    diffusers 0.42 asks `guidance` alone, for both experts (do_classifier_free_guidance). A loop that does the same runs another count where one
-    guidance is above 1 and the other is not.
-    """
-    guidance = case.guidance_2 if expert is Expert.LOW and case.guidance_2 is not None else case.guidance
-    return 2 if guidance > 1 else 1
+def forwards(case: Case) -> int:
+    """Forwards of the transformer in a step: 2 with CFG, else 1. `guidance` decides for both experts, as diffusers 0.42 does it."""
+    return 2 if case.guidance > 1 else 1
 
 
 def step_experts(*, steps: int, shift: float, boundary: float | None) -> tuple[Expert | None, ...]:

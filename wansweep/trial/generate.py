@@ -25,8 +25,8 @@ from wansweep.trial.stages import Stages
 class Texts:
     """Prompt embeddings, 1 x T x D in the transformer's number format; the negative one is null without CFG."""
 
-    prompt_BTD: torch.Tensor  # noqa: N815
-    negative_BTD: torch.Tensor | None  # noqa: N815
+    prompt_BTD: torch.Tensor
+    negative_BTD: torch.Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +39,9 @@ class Start:
         mask_BCFHW: 5B only: 0 where a latent frame is given by the image, 1 elsewhere.
     """
 
-    latents_BCFHW: torch.Tensor  # noqa: N815
-    condition_BCFHW: torch.Tensor | None  # noqa: N815
-    mask_BCFHW: torch.Tensor | None  # noqa: N815
+    latents_BCFHW: torch.Tensor
+    condition_BCFHW: torch.Tensor | None
+    mask_BCFHW: torch.Tensor | None
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def generate(pipe: WanPipe, case: Case, stages: Stages, *, text_tokens: int = 51
         pipe.scheduler.set_timesteps(case.steps, device=device)
         pipe.scheduler.set_begin_index(0)
         start = prepare(pipe, case, device)
-    latents_BCFHW = denoise(pipe, case, texts, start, stages)  # noqa: N806
+    latents_BCFHW = denoise(pipe, case, texts, start, stages)
     with stages(StageKind.VAE_DECODING):
         video = decode(pipe, latents_BCFHW)
     return latents_BCFHW, video
@@ -106,7 +106,7 @@ def still(case: Case) -> Image.Image:
 
 def denoise(pipe: WanPipe, case: Case, texts: Texts, start: Start, stages: Stages) -> torch.Tensor:
     """The final latents, after every step in the expert that the schedule gives it to."""
-    latents_BCFHW = start.latents_BCFHW  # noqa: N806
+    latents_BCFHW = start.latents_BCFHW
     timesteps = pipe.scheduler.timesteps
     # Compared on the host: a comparison with a CUDA timestep would wait for the device at every step.
     experts = expert_schedule(pipe, timesteps.tolist())
@@ -117,18 +117,18 @@ def denoise(pipe: WanPipe, case: Case, texts: Texts, start: Start, stages: Stage
         with stages(StageKind.STEP_LOADING, step=step, expert=expert):
             place(model)
         with stages(StageKind.STEP_INFERENCE, step=step, expert=expert):
-            x_BCFHW, timestep_BL = model_input(start, latents_BCFHW, t)  # noqa: N806
+            x_BCFHW, timestep_BL = model_input(start, latents_BCFHW, t)
             call = {"hidden_states": x_BCFHW.to(pipe.transformer.dtype), "timestep": timestep_BL, "return_dict": False}
             where = {"step_index": step, "sigma": float(pipe.scheduler.sigmas[step]), "num_inference_steps": len(timesteps)}
             with model.cache_context("cond", **where):
-                noise_BCFHW = model(encoder_hidden_states=texts.prompt_BTD, **call)[0]  # noqa: N806
+                noise_BCFHW = model(encoder_hidden_states=texts.prompt_BTD, **call)[0]
             if texts.negative_BTD is not None:
                 with model.cache_context("uncond", **where):
-                    uncond_BCFHW = model(encoder_hidden_states=texts.negative_BTD, **call)[0]  # noqa: N806
-                noise_BCFHW = uncond_BCFHW + guidance * (noise_BCFHW - uncond_BCFHW)  # noqa: N806
-            latents_BCFHW = pipe.scheduler.step(noise_BCFHW, t, latents_BCFHW, return_dict=False)[0]  # noqa: N806
+                    uncond_BCFHW = model(encoder_hidden_states=texts.negative_BTD, **call)[0]
+                noise_BCFHW = uncond_BCFHW + guidance * (noise_BCFHW - uncond_BCFHW)
+            latents_BCFHW = pipe.scheduler.step(noise_BCFHW, t, latents_BCFHW, return_dict=False)[0]
     if start.condition_BCFHW is not None and start.mask_BCFHW is not None:
-        latents_BCFHW = (1 - start.mask_BCFHW) * start.condition_BCFHW + start.mask_BCFHW * latents_BCFHW  # noqa: N806
+        latents_BCFHW = (1 - start.mask_BCFHW) * start.condition_BCFHW + start.mask_BCFHW * latents_BCFHW
     return latents_BCFHW
 
 
@@ -151,22 +151,22 @@ def place(model: torch.nn.Module) -> None:
         hook.pre_forward(model)
 
 
-def model_input(start: Start, latents_BCFHW: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
+def model_input(start: Start, latents_BCFHW: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The transformer's latent input, and its timesteps: B for A14B, B x L for 5B, which is told of given frames a token at a time."""
     if start.mask_BCFHW is None:
         parts = [latents_BCFHW] if start.condition_BCFHW is None else [latents_BCFHW, start.condition_BCFHW]
         return torch.cat(parts, dim=1), t.expand(latents_BCFHW.shape[0])
-    timestep_L = (start.mask_BCFHW[0][0][:, ::2, ::2] * t).flatten()  # noqa: N806
-    timestep_BL = timestep_L.unsqueeze(0).expand(latents_BCFHW.shape[0], -1)  # noqa: N806
+    timestep_L = (start.mask_BCFHW[0][0][:, ::2, ::2] * t).flatten()
+    timestep_BL = timestep_L.unsqueeze(0).expand(latents_BCFHW.shape[0], -1)
     if start.condition_BCFHW is None:
         return latents_BCFHW, timestep_BL
     return (1 - start.mask_BCFHW) * start.condition_BCFHW + start.mask_BCFHW * latents_BCFHW, timestep_BL
 
 
-def decode(pipe: WanPipe, latents_BCFHW: torch.Tensor) -> torch.Tensor:  # noqa: N803
+def decode(pipe: WanPipe, latents_BCFHW: torch.Tensor) -> torch.Tensor:
     """The video, 1 x frames x 3 x height x width from 0 to 1, on the VAE's device."""
     vae = pipe.vae
-    latents_BCFHW = latents_BCFHW.to(device=get_module_execution_device(vae), dtype=vae.dtype)  # noqa: N806
+    latents_BCFHW = latents_BCFHW.to(device=get_module_execution_device(vae), dtype=vae.dtype)
     shape = (1, vae.config.z_dim, 1, 1, 1)
     mean = torch.tensor(vae.config.latents_mean).view(shape).to(latents_BCFHW)
     inverse_std = 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(latents_BCFHW)

@@ -1,0 +1,158 @@
+"""Verbs: run (the default), plan, report. Each reads as what it does; the work is elsewhere.
+
+Imports are late: `--help`, `plan` and `report` answer without torch, Ray or diffusers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wansweep import __version__
+from wansweep.errors import ConfigError, WansweepError
+
+if TYPE_CHECKING:
+    from wansweep.case import Case
+    from wansweep.config import Request
+    from wansweep.publish import Publisher
+    from wansweep.store import RunFolder
+
+OK, FAILED_CASES, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+USAGE = """\
+wansweep [run] +sweep=NAME [overrides]     run a sweep; the last line on stdout is its run folder
+wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record
+wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts)
+wansweep report RUN_DIR                    render a run folder's report again
+
+overrides:  model=ti2v_5b  weights=tiny|hub|/folder  base.steps=10  'sweep.axes.offload=[none,model]'  procedure=careful  cluster=auto
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    verb, rest = (given[0], given[1:]) if given and given[0] in _VERBS else ("run", given)
+    try:
+        return _VERBS[verb](rest)
+    except WansweepError as error:
+        for line in str(error).splitlines():
+            print(f"wansweep: {line}", file=sys.stderr)
+        return WRONG
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Compose the sweep, run what has no record yet as Ray Tune trials, and leave a folder that answers."""
+    from wansweep.publish import Publisher
+    from wansweep.report import terminal
+
+    request = _request(arguments)
+    folder = _run_folder(request)
+    publisher = Publisher(folder)
+    todo = _unfinished(request, folder)
+    interrupted = _run_trials(request, folder, publisher, todo) if todo else False
+    results = publisher.render()
+    print(terminal.render(results, colour=sys.stdout.isatty()))
+    print(f"report: {folder.report}")
+    print(folder.path)
+    if interrupted:
+        return INTERRUPTED
+    return OK if all(record.outcome.is_answer for record in results.records) else FAILED_CASES
+
+
+def plan(arguments: Sequence[str]) -> int:
+    """Print every case with its verdict and what it reserves; run nothing."""
+    from wansweep.plan.planner import plan as planned
+    from wansweep.report import plan_table
+
+    request = _request(arguments)
+    rows = planned(request.sweep.cases, request.sweep.hardware)
+    if request.format == "json":
+        print(json.dumps([row.as_row() for row in rows], ensure_ascii=False))
+    else:
+        print(plan_table.render(request.sweep, rows), end="")
+    return OK
+
+
+def report(arguments: Sequence[str]) -> int:
+    """Render a run folder again, from the folder alone."""
+    from wansweep.publish import read_results
+    from wansweep.report import markdown, terminal
+    from wansweep.store import open_folder, write_atomic
+
+    parser = argparse.ArgumentParser(prog="wansweep report", description=report.__doc__)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--format", choices=("md", "terminal"), default="md")
+    parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
+    options = parser.parse_args(arguments)
+    results = read_results(open_folder(options.run_dir))
+    text = markdown.render(results) if options.format == "md" else terminal.render(results, colour=sys.stdout.isatty())
+    if options.output:
+        write_atomic(options.output, text.encode())
+    else:
+        print(text, end="")
+    return OK
+
+
+def _request(arguments: Sequence[str]) -> Request:
+    """What the overrides ask for; ``--help`` and ``--version`` answer and exit."""
+    from wansweep.config import read_request
+
+    parser = argparse.ArgumentParser(prog="wansweep", usage=USAGE, add_help=True)
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--config-dir", type=Path, help="a folder of your own configs, searched beside the shipped ones")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides")
+    options = parser.parse_intermixed_args(arguments)
+    if options.config_dir and not options.config_dir.is_dir():
+        raise ConfigError([f"--config-dir {options.config_dir}: no such folder"])
+    return read_request(options.overrides, config_dir=options.config_dir)
+
+
+def _run_folder(request: Request) -> RunFolder:
+    """A new run folder, or the one to go on with.
+
+    Raises:
+        ConfigError: The folder was made for another set of cases.
+    """
+    from wansweep.store import create, open_folder
+    from wansweep.telemetry.environment import environment
+
+    if request.resume is None:
+        return create(request.reports, request.sweep, environment())
+    folder = open_folder(request.resume)
+    asked, there = ({case.id: case.label for case in sweep.cases} for sweep in (request.sweep, folder.sweep()))
+    if asked.keys() != there.keys():
+        odd = {id_: label for id_, label in {**asked, **there}.items() if (id_ in asked) != (id_ in there)}
+        first, of = next(iter(odd.items()))
+        side = "only in the sweep asked for" if first in asked else "only in the folder"
+        what = f"made for other cases ({len(odd)} differ, {of} is {side})"
+        raise ConfigError([f"resume={request.resume}: {what}; repeat its own command: {folder.sweep().command}"])
+    return folder
+
+
+def _unfinished(request: Request, folder: RunFolder) -> list[tuple[Case, int]]:
+    """The trials (case, repeat) that have no record of an answer yet."""
+    finished = {(record.case_id, record.trial) for record in folder.read()[0] if record.outcome.is_answer}
+    repeats = range(request.sweep.procedure.repeats)
+    return [(case, trial) for case in request.sweep.cases for trial in repeats if (case.id, trial) not in finished]
+
+
+def _run_trials(request: Request, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]]) -> bool:
+    """Run trials on a Ray cluster, storing each record as it comes. Returns whether the user interrupted."""
+    from wansweep.schedule.cluster import connect
+    from wansweep.schedule.live import LiveView
+    from wansweep.schedule.tuning import run_trials
+
+    sweep = request.sweep
+    with connect(sweep.cluster) as connection:
+        print(connection.told(), file=sys.stderr)
+        videos = str(folder.videos.resolve()) if sweep.procedure.keep_video else None
+        with LiveView(total=len(todo), title=sweep.name, on_record=publisher.add) as view:
+            return run_trials(sweep, todo, connection=connection, videos=videos, watcher=view)
+
+
+_VERBS = {"run": run, "plan": plan, "report": report}

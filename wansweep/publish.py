@@ -1,0 +1,61 @@
+"""A run folder's rendered files, made again from what it holds: tables and report."""
+
+from __future__ import annotations
+
+import io
+import time
+
+from wansweep.record import Record
+from wansweep.report import markdown
+from wansweep.store import RunFolder, write_atomic
+from wansweep.tables.results import Results, tabulate
+
+# A rebuild may take this share of the time since the last one; with thousands of cases it would else be all the driver does.
+SHARE = 0.1
+
+
+def read_results(folder: RunFolder) -> Results:
+    """What the folder says.
+
+    Raises:
+        StoreError: It is no run folder.
+    """
+    return tabulate(folder.sweep(), folder.environment(), *folder.read())
+
+
+def write_tables(folder: RunFolder, results: Results) -> None:
+    """Write summary.parquet, summary.csv, stages.parquet and report.md."""
+    for name, frame in (("summary", results.summary), ("stages", results.stages)):
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer)
+        write_atomic(folder.path / f"{name}.parquet", buffer.getvalue())
+    write_atomic(folder.path / "summary.csv", results.summary.write_csv().encode())
+    write_atomic(folder.report, markdown.render(results).encode())
+
+
+class Publisher:
+    """Keeps a run folder's rendered files up to date while its sweep runs."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._sweep = folder.sweep()
+        self._environment = folder.environment()
+        self._records, self._unreadable = folder.read()
+        self._ended_s = float("-inf")
+        self._took_s = 0.0
+
+    def add(self, record: Record) -> None:
+        """Store a record, and then render the folder again unless that was done too short a while ago."""
+        self._folder.append(record)
+        self._records.append(record)
+        if self._took_s <= SHARE * (time.monotonic() - self._ended_s):
+            self.render()
+
+    def render(self) -> Results:
+        """Render the folder now."""
+        begin_s = time.monotonic()
+        results = tabulate(self._sweep, self._environment, self._records, self._unreadable)
+        write_tables(self._folder, results)
+        self._ended_s = time.monotonic()
+        self._took_s = self._ended_s - begin_s
+        return results

@@ -1,0 +1,31 @@
+"""The summary as a terminal table."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from wansweep.metrics import METRIC
+from wansweep.record import Outcome
+from wansweep.report.text import as_text
+from wansweep.tables.results import Results
+
+COLOURS = {Outcome.OK: "green", Outcome.CRASH: "red", Outcome.TIMEOUT: "red", Outcome.OOM: "yellow", Outcome.INVALID: "yellow"}
+_FIGURES = ("total_s", "step_s", "load_s", "text_encode_s", "vae_decode_s", "peak_allocated_bytes", "unattributed_pct")
+
+
+def render(results: Results, *, width: int | None = None, colour: bool = False) -> str:
+    """One row a case: how it ended, its times and its memory."""
+    figures = [METRIC[name] for name in _FIGURES]
+    table = Table(*("Case", "Outcome", "GPUs", "Res", "Offload"), *(metric.heading for metric in figures), title=f"{results.sweep.name}")
+    for row in results.summary.iter_rows(named=True):
+        outcome = Outcome(row["outcome"]) if row["outcome"] else None
+        table.add_row(
+            Text(row["label"]),
+            Text(str(outcome or "not run yet"), style=COLOURS.get(outcome, "") if outcome else "dim"),
+            str(row["gpus"]),
+            f"{row['width']}x{row['height']}x{row['frames']}",
+            row["offload"],
+            *(metric.show(row[metric.name]) for metric in figures),
+        )
+    return as_text(table, width=width, colour=colour)

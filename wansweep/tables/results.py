@@ -1,0 +1,48 @@
+"""Everything a report is made from: what a run folder says, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from wansweep.record import Record
+from wansweep.store import Unreadable
+from wansweep.sweep import Sweep
+from wansweep.tables.frames import stages_frame, summary_frame
+from wansweep.telemetry.environment import Environment
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Results:
+    """A run, read.
+
+    Attributes:
+        sweep: What was asked.
+        environment: Where it ran.
+        records: What the trials left.
+        unreadable: Files in records/ that are none.
+        summary: One row a planned case (`tables.frames.SUMMARY_SCHEMA`).
+        stages: One row a stage of a rank of a trial (`STAGES_SCHEMA`).
+    """
+
+    sweep: Sweep
+    environment: Environment
+    records: tuple[Record, ...]
+    unreadable: tuple[Unreadable, ...]
+    summary: pl.DataFrame
+    stages: pl.DataFrame
+
+
+def tabulate(sweep: Sweep, environment: Environment, records: Sequence[Record], unreadable: Sequence[Unreadable]) -> Results:
+    """The results of a run, from what its folder holds."""
+    stages = stages_frame(records)
+    return Results(
+        sweep=sweep,
+        environment=environment,
+        records=tuple(records),
+        unreadable=tuple(unreadable),
+        summary=summary_frame(sweep.cases, records, stages),
+        stages=stages,
+    )
