@@ -13,7 +13,7 @@ from wansweep.record import Outcome, Record, StageKind
 from wansweep.sweep import Sweep
 from wansweep.tables.analysis import NoData, analyse
 from wansweep.tables.results import Results
-from wansweep.units import BYTES, NOT_MEASURED, show
+from wansweep.units import NOT_MEASURED
 
 Row = dict[str, Any]
 
@@ -112,15 +112,21 @@ def _case(results: Results, row: Row) -> str:
 def _totals(results: Results, row: Row, records: Sequence[Record]) -> str:
     lines = [
         f"- **Outcome**: {row['outcome'] or 'not run yet'}{': ' + cell(row['reason']) if row['reason'] else ''}",
-        f"- **Total Duration**: {METRIC['total_s'].show(row['total_s'])} s",
-        f"- **Peak GPU Memory**: {METRIC['peak_allocated_bytes'].show(row['peak_allocated_bytes'])} GiB allocated",
-        f"- **Total Compute Load**: {METRIC['compute_load'].show(row['compute_load'])}",
-        f"- **Unattributed**: {METRIC['unattributed_pct'].show(row['unattributed_pct'])} % of Total_Execution is in no stage",
+        f"- **Total Duration**: {_figure(row, 'total_s')}",
+        f"- **Peak GPU Memory**: {_figure(row, 'peak_allocated_bytes')}",
+        f"- **Total Compute Load**: {_figure(row, 'compute_load')}",
+        f"- **Unattributed Time**: {_figure(row, 'unattributed_pct')}",
     ]
     if records:
         lines += _settings(records[0])
     rerun = shlex.join(["python", "-m", "wansweep", *shlex.split(results.sweep.command)[3:], f"sweep.only=[{row['label']}]"])
     return "\n".join([*lines, f"- **Run it again**: `{rerun}`"])
+
+
+def _figure(row: Row, name: str) -> str:
+    """A figure with its unit; bare ``n/a`` when it was not measured."""
+    metric, value = METRIC[name], row[name]
+    return metric.show(value) if value is None or not metric.unit.symbol else f"{metric.show(value)} {metric.unit.symbol}"
 
 
 def _settings(record: Record) -> list[str]:
@@ -178,10 +184,9 @@ def _statistics(row: Row, stages: pl.DataFrame) -> str:
     cpu, load = steps.select(pl.col("cpu_pct").mean()).item(), steps["compute_load"]
     return "\n".join(
         [
-            f"- **Avg Time per Step**: {METRIC['step_s'].show(row['step_s'])} s "
-            f"(standard deviation {METRIC['step_s_stdev'].show(row['step_s_stdev'])} s over {steps.height} steps)",
-            f"- **Avg SM Activity**: {METRIC['sm_active_pct'].show(row['sm_active_pct'])} %",
-            f"- **Avg CPU Utilization**: {STAGE_METRIC['cpu_pct'].show(cpu)} %",
+            f"- **Avg Time per Step**: {_figure(row, 'step_s')} (standard deviation {_figure(row, 'step_s_stdev')} over {steps.height} steps)",
+            f"- **Avg SM Activity**: {_figure(row, 'sm_active_pct')}",
+            f"- **Avg CPU Utilization**: {STAGE_METRIC['cpu_pct'].show(cpu)}{' %' if cpu is not None else ''}",
             f"- **Total Inference Load**: {STAGE_METRIC['compute_load'].show(float(load.sum()) if load.count() else None)}",
         ]
     )
@@ -196,10 +201,8 @@ def _analysis(row: Row, stages: pl.DataFrame) -> str:
         parts.append("No significant bottlenecks detected: every rule had its data and none applied.")
     if without_data:
         parts.append(_without_data(without_data, found=bool(findings)))
-    peak = row["peak_allocated_bytes"]
-    parts.append(
-        f"**Resource Usage Overview:**\n- Peak GPU memory: {show(peak, BYTES, digits=2)}{' GiB allocated' if peak is not None else ', not measured'}."
-    )
+    peak = f"reached {_figure(row, 'peak_allocated_bytes')}" if row["peak_allocated_bytes"] is not None else "was not measured"
+    parts.append(f"**Resource Usage Overview:**\n- Peak GPU Memory {peak}.")
     return "\n\n".join(parts)
 
 

@@ -30,8 +30,7 @@ def render(sweep: Sweep, rows: Sequence[PlannedCase]) -> str:
             Text(f"{row.verdict}{': ' + row.reason if row.reason else ''}"),
         )
     trials = sum(row.verdict is Verdict.RUN for row in rows) * sweep.procedure.repeats
-    lines = [
-        f"{trials} trials ({sweep.procedure.repeats} a case), each at most {sweep.procedure.timeout_s:g} s. A cluster without GPUs reserves CPUs instead."
-    ]
+    lines = [f"{trials} trials ({sweep.procedure.repeats} a case), each at most {sweep.procedure.timeout_s:g} s."]
+    lines += ["On a cluster without GPUs, ranks reserve CPUs instead."]
     lines += [f"left out: {left.case.label}: {left.reason}" for left in sweep.excluded]
     return as_text(table, *lines)

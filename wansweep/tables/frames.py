@@ -11,6 +11,7 @@ import polars as pl
 
 from wansweep.case import Case
 from wansweep.metrics import METRIC, METRICS, STAGE_METRICS, Fold, Metric
+from wansweep.plan.geometry import as_run
 from wansweep.record import Outcome, Record, StageKind
 
 STAGES_SCHEMA: dict[str, pl.DataType] = {
@@ -168,6 +169,7 @@ def _description(case: Case, records: Sequence[Record]) -> dict[str, object]:
     """
     told = next((record for record in records if record.outcome is not Outcome.OK), records[0] if records else None)
     ran = next((record.resolved for record in records if record.resolved), None)
+    size = ran or as_run(case)
     return {
         "case_id": case.id,
         "label": case.label,
@@ -175,9 +177,9 @@ def _description(case: Case, records: Sequence[Record]) -> dict[str, object]:
         "reason": told and told.reason,
         "model": str(case.model),
         "task": str(case.task),
-        "width": ran.width if ran else case.width,
-        "height": ran.height if ran else case.height,
-        "frames": ran.frames if ran else case.frames,
+        "width": size.width,
+        "height": size.height,
+        "frames": size.frames,
         "steps": case.steps,
         "gpus": case.gpus,
         "offload": str(case.offload),
