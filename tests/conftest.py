@@ -1,0 +1,63 @@
+"""Shared by the suite: an offline, private environment, and makers of cases and records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before anything imports a library that reads them. A cache of the suite's own shows that miniatures are built on first use.
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
+
+from wansweep.case import Case, Model, Task
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
+@pytest.fixture(autouse=True)
+def _gpu_tests_are_skipped_without_one(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
+DATA = Path(__file__).parent / "data"
+
+BASE = {
+    "model": Model.TI2V_5B,
+    "task": Task.T2V,
+    "width": 1280,
+    "height": 704,
+    "frames": 121,
+    "steps": 4,
+    "shift": 5.0,
+    "guidance": 5.0,
+    "guidance_2": None,
+    "weights": "tiny",
+    "prompt": "a cat",
+    "negative_prompt": "blurred",
+}
+
+
+def make_case(**fields: object) -> Case:
+    """A TI2V-5B case at its official size, with other fields as given."""
+    return Case(**{"label": "case", **BASE, **fields})  # type: ignore[arg-type]
+
+
+def make_a14b(**fields: object) -> Case:
+    """A T2V-A14B case at its official size, with other fields as given."""
+    a14b = {"model": Model.T2V_A14B, "height": 720, "frames": 81, "shift": 12.0, "guidance": 4.0, "guidance_2": 3.0}
+    return make_case(**{**a14b, **fields})

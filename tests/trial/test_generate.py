@@ -1,0 +1,202 @@
+"""The engine: our loop against diffusers' own, bit for bit, and what is read back from a loaded pipeline."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import make_a14b, make_case
+from wansweep.case import Case, Dtype, Model, Offload, Task
+from wansweep.plan.geometry import as_run
+from wansweep.record import Expert, Outcome, StageKind
+from wansweep.sweep import ModelSource
+from wansweep.trial import options, pipeline
+from wansweep.trial.generate import decode, expert_schedule, generate, still
+from wansweep.trial.runner import run_rank
+from wansweep.trial.stages import Stages, read_journal
+from wansweep.trial.task import Seat
+from wansweep.trial.task import Task as RankTask
+from wansweep.trial.tiny import cache_dir, tiny_checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+I2V_A14B = {"model": Model.I2V_A14B, "task": Task.I2V, "shift": 5.0, "guidance": 3.5, "guidance_2": 3.5}
+CASES = {
+    "ti2v_5b text": make_case(),
+    "ti2v_5b image": make_case(task=Task.I2V),
+    "t2v_a14b": make_a14b(),
+    "i2v_a14b": make_a14b(**I2V_A14B),
+    "t2v_a14b without CFG": make_a14b(guidance=1.0, guidance_2=1.0),
+    "t2v_a14b fp32": make_a14b(dtype=Dtype.FP32),
+}
+BOUNDARY = {Model.TI2V_5B: None, Model.T2V_A14B: 0.875, Model.I2V_A14B: 0.9}
+TEXT_TOKENS = 32
+
+
+def source(case: Case) -> ModelSource:
+    return ModelSource(repo="none", revision=None, fps=16, boundary=BOUNDARY[case.model])
+
+
+def loaded(case: Case) -> pipeline.WanPipe:
+    return pipeline.load(case, source(case), pipeline.checkpoint(case, source(case)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_our_loop_is_bit_equal_to_the_pipelines_own(case: Case) -> None:
+    case = as_run(case)
+    pipe = loaded(case)
+    ours, video = generate(pipe, case, Stages(model=case.model), text_tokens=TEXT_TOKENS)
+    call = {
+        "prompt": case.prompt,
+        "negative_prompt": case.negative_prompt,
+        "height": case.height,
+        "width": case.width,
+        "num_frames": case.frames,
+        "num_inference_steps": case.steps,
+        "guidance_scale": case.guidance,
+        "guidance_scale_2": case.guidance_2,
+        "max_sequence_length": TEXT_TOKENS,
+        "output_type": "latent",
+        "return_dict": False,
+    }
+    if case.task is Task.I2V:
+        call["image"] = still(case)
+    theirs = pipe(generator=torch.Generator("cpu").manual_seed(case.seed), **call)[0]
+    assert torch.equal(ours, theirs)
+    assert torch.isfinite(ours).all()
+    pixels = pipe(generator=torch.Generator("cpu").manual_seed(case.seed), **{**call, "output_type": "pt"})[0]
+    assert torch.equal(video, pixels)
+    assert video.shape == (1, case.frames, 3, case.height, case.width)
+    assert torch.equal(decode(pipe, theirs), pixels)
+
+
+def test_a_seed_decides_the_video() -> None:
+    case = as_run(make_case(steps=2))
+    pipe = loaded(case)
+    first, again, other = (
+        generate(pipe, c, Stages(model=c.model), text_tokens=TEXT_TOKENS)[0] for c in (case, case, replace(case, seed=7))
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("offload", [Offload.MODEL, Offload.GROUP_BLOCK, Offload.GROUP_LEAF])
+@pytest.mark.parametrize("name", ["ti2v_5b image", "t2v_a14b"])
+def test_offload_changes_nothing_but_the_place_of_weights(name: str, offload: Offload) -> None:
+    case = as_run(replace(CASES[name], steps=3))
+    plain = loaded(case)
+    expected, _ = generate(plain, case, Stages(model=case.model), text_tokens=TEXT_TOKENS)
+    pipe = loaded(case)
+    options.apply_offload(pipe, replace(case, offload=offload), torch.device("cpu"))
+    options.check_offload(replace(case, offload=offload), options.hooks(pipe))
+    found, _ = generate(pipe, case, Stages(model=case.model), text_tokens=TEXT_TOKENS)
+    assert torch.equal(found, expected)
+
+
+def test_offload_that_needs_an_accelerator_is_invalid_with_diffusers_own_reason() -> None:
+    case = replace(CASES["t2v_a14b"], offload=Offload.SEQUENTIAL)
+    with pytest.raises(options.Invalid, match="requires accelerator, but not found"):
+        options.apply_offload(loaded(case), case, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("offload", [Offload.MODEL, Offload.GROUP_BLOCK, Offload.GROUP_LEAF, Offload.SEQUENTIAL])
+def test_an_offload_mode_that_left_no_hook_is_invalid(offload: Offload) -> None:
+    pipe = loaded(CASES["t2v_a14b"])
+    with pytest.raises(options.Invalid, match=f"declared offload={offload}.*resolved no hook"):
+        options.check_offload(replace(CASES["t2v_a14b"], offload=offload), options.hooks(pipe))
+
+
+def test_an_offload_hook_that_nobody_declared_is_invalid() -> None:
+    pipe = loaded(CASES["t2v_a14b"])
+    pipe.enable_model_cpu_offload(device="cpu")
+    with pytest.raises(options.Invalid, match="declared offload=none"):
+        options.check_offload(CASES["t2v_a14b"], options.hooks(pipe))
+
+
+def test_weights_are_loaded_in_the_declared_format_with_the_vae_in_fp32() -> None:
+    pipe = loaded(CASES["t2v_a14b"])
+    assert options.dtypes(pipe) == {"vae": "float32", "text_encoder": "bfloat16", "transformer": "bfloat16", "transformer_2": "bfloat16"}
+    assert not any(p.requires_grad for module in pipeline.modules(pipe).values() for p in module.parameters())
+    assert pipe.scheduler.config.flow_shift == 12.0
+
+
+def test_the_official_shift_gives_26_of_40_steps_to_the_high_noise_expert() -> None:
+    pipe = loaded(CASES["t2v_a14b"])
+    pipe.scheduler.set_timesteps(40)
+    assert expert_schedule(pipe, pipe.scheduler.timesteps.tolist()).count(Expert.HIGH) == 26
+
+
+def test_a_miniature_is_built_once_and_then_found() -> None:
+    first = tiny_checkpoint(Model.TI2V_5B, boundary=None)
+    stamp = (first / "model_index.json").stat().st_mtime_ns
+    assert tiny_checkpoint(Model.TI2V_5B, boundary=None) == first
+    assert (first / "model_index.json").stat().st_mtime_ns == stamp
+    assert not list(cache_dir().glob("*/.*"))
+
+
+def run(case: Case, tmp_path: Path):
+    task = RankTask(case=case, source=source(case), origin_s=0.0, scratch=tmp_path, keep_video=True, timeout_s=60)
+    return task, run_rank(task, Seat(rank=0, world=1, rendezvous="", threads=1))
+
+
+def test_a_local_folder_is_a_source_of_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    case = make_a14b(width=128, height=64, frames=5, steps=2)
+    loaded(case).save_pretrained(folder)
+    task, ending = run(replace(case, weights=str(folder)), tmp_path)
+    assert (ending.outcome, ending.reason) == (Outcome.OK, "")
+    assert ending.resolved is not None
+    assert (ending.resolved.width, ending.resolved.height, ending.resolved.frames) == (128, 64, 5)
+    assert task.video.stat().st_size > 0
+
+
+def test_a_hub_that_cannot_be_reached_is_a_reason_and_no_traceback(tmp_path: Path) -> None:
+    _, ending = run(make_case(weights="hub"), tmp_path)
+    assert ending.outcome is Outcome.CRASH
+    assert ending.reason.startswith("OSError")
+
+
+def test_a_rank_leaves_every_stage_of_the_contract_and_almost_no_time_outside_them(tmp_path: Path) -> None:
+    case = make_a14b(**I2V_A14B, steps=12)
+    task, ending = run(case, tmp_path)
+    assert ending.outcome is Outcome.OK
+    stages = {stage.name: stage for stage in read_journal(task.journal(0))}
+    steps = [f"Step_{i}_{part}" for i in range(12) for part in ("Loading", "Inference")]
+    assert list(stages) == ["Total_Execution", "Model_Initialization", "T5_Encoding", "I2V_Preprocess", *steps, "VAE_Decoding", "Save"]
+    ends = {name: stage.start_s + (stage.duration_s or 0) for name, stage in stages.items()}
+    assert stages["Save"].start_s >= ends["Total_Execution"]
+    leaves = [stage for stage in stages.values() if stage.kind not in (StageKind.TOTAL_EXECUTION, StageKind.SAVE)]
+    assert all(before.start_s + (before.duration_s or 0) <= after.start_s for before, after in zip(leaves, leaves[1:], strict=False))
+    total = stages["Total_Execution"].duration_s or 0
+    assert total > 0.5
+    assert sum(stage.duration_s or 0 for stage in leaves) == pytest.approx(total, rel=0.01)
+
+
+def test_what_was_in_force_is_read_back(tmp_path: Path) -> None:
+    _, ending = run(replace(CASES["t2v_a14b"], offload=Offload.GROUP_LEAF), tmp_path)
+    ran = ending.resolved
+    assert ran is not None
+    assert set(ran.hooks) == {"vae", "text_encoder", "transformer", "transformer_2"}
+    assert (ran.switch_step, len(ran.timesteps), ran.attention, ran.parallel) == (3, 4, "native", "none")
+    assert len(ran.latents_sha256) == 64
+    json.dumps(ran.timesteps)
+
+
+def test_running_out_of_memory_is_an_outcome_with_the_stages_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr("wansweep.trial.generate.decode", exhausted)
+    task, ending = run(make_case(steps=1), tmp_path)
+    assert (ending.outcome, ending.reason) == (Outcome.OOM, "CUDA out of memory. Tried to allocate 20.00 GiB")
+    open_stages = [stage.name for stage in read_journal(task.journal(0)) if stage.duration_s is None]
+    assert open_stages == ["Total_Execution", "VAE_Decoding"]
