@@ -25,7 +25,9 @@ def make_stages(case: Case, *, step_s: float = 1.0, rank: int = 0) -> tuple[Stag
     return (total, *stages, make_stage(case, StageKind.SAVE, at + 0.25, 3.0, rank=rank))
 
 
-def make_record(case: Case, *, trial: int = 0, outcome: Outcome = Outcome.OK, reason: str = "", stages: tuple[Stage, ...] | None = None) -> Record:
+def make_record(
+    case: Case, *, trial: int = 0, outcome: Outcome = Outcome.OK, reason: str = "", stages: tuple[Stage, ...] | None = None
+) -> Record:
     ok = outcome is Outcome.OK
     return Record(
         case=case,

@@ -37,7 +37,14 @@ def test_the_seven_cases_of_the_seed_report_are_there_under_their_names() -> Non
     cases = {case.label: case for case in read_request(["+sweep=seed"]).sweep.cases}
     assert list(cases) == SEED_NAMES
     first, last = cases["01_5B_Speed_Preview_704p"], cases["04_14B_Speed_Preview_480p"]
-    assert (first.model, first.width, first.height, first.frames, first.steps, first.offload) == (Model.TI2V_5B, 1280, 704, 121, 5, Offload.MODEL)
+    assert (first.model, first.width, first.height, first.frames, first.steps, first.offload) == (
+        Model.TI2V_5B,
+        1280,
+        704,
+        121,
+        5,
+        Offload.MODEL,
+    )
     assert (last.model, last.width, last.height, last.frames, last.steps, last.shift) == (Model.T2V_A14B, 832, 480, 81, 5, 12.0)
     assert cases["03_5B_Performance_Mode_704p"].offload is Offload.NONE
 
@@ -52,7 +59,9 @@ def test_a_base_override_reaches_every_case() -> None:
 
 
 def test_groups_and_their_fields_can_be_overridden() -> None:
-    request = read_request(["+sweep=quick", "procedure=careful", "procedure.repeats=5", "procedure.isolation=warm", "cluster=auto", "reports=elsewhere"])
+    request = read_request(
+        ["+sweep=quick", "procedure=careful", "procedure.repeats=5", "procedure.isolation=warm", "cluster=auto", "reports=elsewhere"]
+    )
     assert (request.sweep.procedure.repeats, request.sweep.procedure.isolation) == (5, Isolation.WARM)
     assert request.sweep.cluster.address == "auto"
     assert request.reports == Path("elsewhere")
@@ -60,7 +69,13 @@ def test_groups_and_their_fields_can_be_overridden() -> None:
 
 def test_cases_and_axes_can_be_added_and_dropped_on_the_command_line() -> None:
     request = read_request(
-        ["+sweep=quick", "sweep.cases.mine={model: i2v_a14b, steps: 2}", "~sweep.cases.ti2v_5b", "sweep.axes.offload=[none]", "sweep.axes.seed=[1,2]"]
+        [
+            "+sweep=quick",
+            "sweep.cases.mine={model: i2v_a14b, steps: 2}",
+            "~sweep.cases.ti2v_5b",
+            "sweep.axes.offload=[none]",
+            "sweep.axes.seed=[1,2]",
+        ]
     )
     cases = {case.label: case for case in request.sweep.cases}
     assert cases["mine"].task is Task.I2V
@@ -99,7 +114,10 @@ def test_a_folder_of_the_users_own_is_searched_too(tmp_path: Path) -> None:
         (["+sweep=quick", "sweep.cases.ti2v_5b.ulysses=5"], "ulysses=5 does not divide the 24 heads of ti2v_5b at this size; nearest: 4"),
         (["+sweep=quick", "sweep.cases.ti2v_5b={gpus: 2, ulysses: 4, model: ti2v_5b}"], "gpus=2 is not the product of the parallel degrees"),
         (["+sweep=quick", "sweep.exclude=[{offload: none}]"], "sweep.exclude[0] (offload=none) matches none of the 4 combinations"),
-        (["+sweep=seed", "base.steps=3"], "base.steps=3 of the command line is overwritten by sweep.cases.01_5B_Speed_Preview_704p.steps and 6 more"),
+        (
+            ["+sweep=seed", "base.steps=3"],
+            "base.steps=3 of the command line is overwritten by sweep.cases.01_5B_Speed_Preview_704p.steps and 6 more",
+        ),
         (["+sweep=quick", "model=ti2v_5b"], "base.model=ti2v_5b of the command line is overwritten by sweep.axes.model"),
         (["+sweep=quick", "base.steps=1,2"], "write sweep.axes.steps=[...]"),
         (["+sweep=quick", "base.steps"], "base.steps: not an override"),

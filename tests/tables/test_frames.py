@@ -14,13 +14,68 @@ from wansweep.record import Outcome, StageKind
 from wansweep.tables.analysis import analyse
 from wansweep.tables.frames import STAGES_SCHEMA, SUMMARY_SCHEMA, stages_frame, summary_frame, trial_frame, with_load
 
-CONTRACT_SUMMARY = """
-    case_id label outcome reason model task width height frames steps gpus offload dtype quant attention cache parallel n total_s step_s step_s_stdev load_s
-    text_encode_s vae_decode_s save_s peak_allocated_bytes peak_reserved_bytes peak_device_bytes peak_host_bytes sm_active_pct gpu_busy_pct energy_j tflops mfu_pct
-    compute_load unattributed_pct predicted_total_s predicted_step_s predicted_peak_bytes stable""".split()
-CONTRACT_STAGES = """
-    case_id trial rank stage step expert start_s duration_s peak_allocated_bytes peak_reserved_bytes device_used_bytes host_bytes cpu_pct
-    sm_active_pct gpu_busy_pct energy_j compute_load n_samples""".split()
+CONTRACT_SUMMARY = [
+    "case_id",
+    "label",
+    "outcome",
+    "reason",
+    "model",
+    "task",
+    "width",
+    "height",
+    "frames",
+    "steps",
+    "gpus",
+    "offload",
+    "dtype",
+    "quant",
+    "attention",
+    "cache",
+    "parallel",
+    "n",
+    "total_s",
+    "step_s",
+    "step_s_stdev",
+    "load_s",
+    "text_encode_s",
+    "vae_decode_s",
+    "save_s",
+    "peak_allocated_bytes",
+    "peak_reserved_bytes",
+    "peak_device_bytes",
+    "peak_host_bytes",
+    "sm_active_pct",
+    "gpu_busy_pct",
+    "energy_j",
+    "tflops",
+    "mfu_pct",
+    "compute_load",
+    "unattributed_pct",
+    "predicted_total_s",
+    "predicted_step_s",
+    "predicted_peak_bytes",
+    "stable",
+]
+CONTRACT_STAGES = [
+    "case_id",
+    "trial",
+    "rank",
+    "stage",
+    "step",
+    "expert",
+    "start_s",
+    "duration_s",
+    "peak_allocated_bytes",
+    "peak_reserved_bytes",
+    "device_used_bytes",
+    "host_bytes",
+    "cpu_pct",
+    "sm_active_pct",
+    "gpu_busy_pct",
+    "energy_j",
+    "compute_load",
+    "n_samples",
+]
 
 
 def summarise(cases, records) -> pl.DataFrame:
@@ -81,7 +136,9 @@ def test_a_percentage_is_weighted_by_the_seconds_it_was_measured_over() -> None:
     frame = with_load(
         stages_frame([make_record(make_case(steps=2))])
         .with_columns(duration_s=pl.when(pl.col("stage") == "Step_0_Inference").then(3.0).otherwise("duration_s"))
-        .with_columns(sm_active_pct=pl.when(pl.col("stage") == "Step_0_Inference").then(100.0).when(pl.col("stage") == "Step_1_Inference").then(60.0))
+        .with_columns(
+            sm_active_pct=pl.when(pl.col("stage") == "Step_0_Inference").then(100.0).when(pl.col("stage") == "Step_1_Inference").then(60.0)
+        )
     )
     row = trial_frame(frame).row(0, named=True)
     assert row["sm_active_pct"] == pytest.approx((3 * 100 + 1 * 60) / 4)

@@ -82,9 +82,7 @@ def test_our_loop_is_bit_equal_to_the_pipelines_own(case: Case) -> None:
 def test_a_seed_decides_the_video() -> None:
     case = as_run(make_case(steps=2))
     pipe = loaded(case)
-    first, again, other = (
-        generate(pipe, c, Stages(model=c.model), text_tokens=TEXT_TOKENS)[0] for c in (case, case, replace(case, seed=7))
-    )
+    first, again, other = (generate(pipe, c, Stages(model=c.model), text_tokens=TEXT_TOKENS)[0] for c in (case, case, replace(case, seed=7)))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 

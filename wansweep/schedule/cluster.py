@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from wansweep.sweep import Cluster
 
 # Of a cluster that we start; results are small, so the default of 30 % of RAM is not needed.
 OBJECT_STORE_BYTES = 256 * 1024**2
+CONNECT_TIMEOUT_S = 5.0
 # Share of a CPU that a trial's controller takes beside its ranks; it sleeps.
 CONTROLLER_CPU = 0.1
 
@@ -59,10 +61,13 @@ class Capacity:
         return float(sum(self.gpus)) if self.on_gpus else float(sum(self.cpus))
 
     def rank_cpus(self, ranks: int) -> float:
-        """CPUs that one rank of a gang reserves: its fair share of the largest node, at most one, less the controller's part."""
-        per_node = max(self.gpus) if self.on_gpus else ranks
-        share = min(1.0, self.cpus[0] / max(ranks, per_node))
-        return math.floor(share * (1 - CONTROLLER_CPU) * 1e4) / 1e4
+        """CPUs that one rank of a gang reserves: at most one with its part of the controller, and so few that every GPU can be used.
+
+        With GPUs, any mix of gangs must fit beside each other, each with a controller; without, this gang alone must.
+        """
+        share = min(1.0, self.cpus[0] / (self.gpus[0] if self.on_gpus else ranks))
+        controller = CONTROLLER_CPU if self.on_gpus else CONTROLLER_CPU / ranks
+        return math.floor(max(share - controller, share / 2) * 1e4) / 1e4
 
     def need(self, ranks: int) -> float:
         """What a gang takes of `slots`."""
@@ -130,11 +135,23 @@ def connect(cluster: Cluster) -> Iterator[Connection]:
 
 def _joined(address: str) -> bool:
     """Whether a running cluster was joined."""
+    if address != "auto" and not _answers(address):
+        return False
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except ConnectionError:
         return False
     return True
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at host:port. Asked first, because Ray tries an address that nobody listens at for five minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _start(cluster: Cluster, scratch: Path) -> None:

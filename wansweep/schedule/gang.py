@@ -1,7 +1,7 @@
 """A trial as Ray sees it: a controller in bundle 0 that never touches CUDA, and one rank actor a GPU in the other bundles.
 
 The controller turns whatever happens to its ranks into a Record, so Tune never sees an error of a case. Tune's own failure handling,
-retries and resume are not used: they cannot tell an OOM from a kill and know no time-outs (measured; docs/design.md).
+retries and resume are not used: they cannot tell an OOM from a kill and know no time-outs (docs/design.md has the measurements).
 """
 
 from __future__ import annotations

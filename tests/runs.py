@@ -1,0 +1,44 @@
+"""Whole runs of the program, as a user starts them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from wansweep.store import RunFolder
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT_S = 300
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "wansweep", *arguments]
+
+
+def wansweep(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line to its end."""
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+
+
+def run_folder(done: subprocess.CompletedProcess[str]) -> RunFolder:
+    """The run folder that a sweep left: the last line on stdout."""
+    assert done.stdout, done.stderr
+    return RunFolder(path=Path(done.stdout.splitlines()[-1]))
+
+
+def masked(text: str) -> str:
+    """A report without what changes from run to run and machine to machine: measured figures, hashes, versions, paths."""
+    text = re.sub(r"\b\d+\.\d+\b", "#", text)
+    text = re.sub(r"latents [0-9a-f]{12}", "latents #", text)
+    text = re.sub(r"reports=\S+", "reports=#", text)
+    text = re.sub(r"on cpu \([^)]*\)", "on cpu (#)", text)
+    text = re.sub(r"\(\d+ %\)", "(# %)", text)
+    # Which rules find something depends on the machine's speed.
+    text = re.sub(r"\*\*Bottlenecks Detected:\*\*\n(- .*\n)+\nNot checked", "#", text)
+    text = text.replace("Nothing found by the rules that had their data. Not checked", "#")
+    return text.partition("# Environment")[0]

@@ -1,0 +1,39 @@
+"""One Ray cluster of two CPUs for the tests whose subject is not a cluster of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """Address of a cluster started for the suite, stopped by pid afterwards."""
+    with tempfile.TemporaryDirectory(prefix="wst-") as folder:
+        starter = [sys.executable, "-m", "tests.schedule.cluster", folder]
+        with subprocess.Popen(starter, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ) as cluster:
+            assert cluster.stdout
+            assert cluster.stdin
+            yield cluster.stdout.readline().strip()
+            cluster.stdin.close()
+            cluster.wait(timeout=60)
+
+
+def processes_of(pid: int) -> list[psutil.Process]:
+    """A process and all below it that still run."""
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def ranks() -> list[psutil.Process]:
+    """The rank processes that run now, of any sweep; Ray titles a worker by its class and method."""
+    return [process for process in psutil.process_iter(["cmdline"]) if "ray::Rank" in " ".join(process.info["cmdline"] or [])]

@@ -1,0 +1,65 @@
+"""What needs no cluster: plan, help, and wrong command lines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.runs import ROOT, wansweep
+
+HEAVY = ("torch", "ray", "diffusers", "transformers", "polars")
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """Which heavy packages a command line imports."""
+    probe = (
+        f"import sys, wansweep.cli; wansweep.cli.main({list(arguments)!r}); print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    return set(json.loads(done.stderr.splitlines()[-1].replace("'", '"')))
+
+
+def test_plan_imports_nothing_heavy() -> None:
+    assert imported_by("plan", "+sweep=quick") == set()
+
+
+def test_plan_as_json_is_one_array_with_a_row_a_case_and_nothing_else() -> None:
+    done = wansweep("plan", "+sweep=quick", "format=json")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = json.loads(done.stdout)
+    assert [row["label"] for row in rows][:2] == ["ti2v_5b", "ti2v_5b_image"]
+    assert all(row["verdict"] == "run" and row["predicted_total_s"] is None for row in rows)
+
+
+def test_plan_prints_what_each_case_reserves_and_what_was_left_out_and_why() -> None:
+    done = wansweep("plan", "+sweep=quick", "sweep.exclude=[{offload: sequential, why: too slow to wait for}]")
+    assert "2 GPUs on one node" in done.stdout
+    assert "left out: t2v_a14b-1280x720x81-s4-sequential: too slow to wait for" in done.stdout
+
+
+@pytest.mark.parametrize("verb", [[], ["run"], ["plan"]])
+def test_a_wrong_config_is_one_line_and_exit_code_2(verb: list[str]) -> None:
+    done = wansweep(*verb, "+sweep=quick", "base.stpes=3")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "wansweep: base.stpes: no such case field; did you mean 'steps'?\n"
+
+
+def test_a_folder_that_is_no_run_is_one_line_and_exit_code_2() -> None:
+    done = wansweep("report", "/nowhere")
+    assert (done.returncode, done.stderr) == (2, "wansweep: /nowhere: no such folder; name a run folder under reports/<sweep>/\n")
+
+
+def test_a_cluster_that_does_not_answer_is_one_line_and_exit_code_2(tmp_path) -> None:
+    done = wansweep("+sweep=quick", "cluster.address=127.0.0.1:1", f"reports={tmp_path}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("wansweep: cluster.address=127.0.0.1:1: no Ray cluster answers there")
+
+
+def test_help_tells_the_verbs() -> None:
+    done = wansweep("--help")
+    assert done.returncode == 0
+    assert all(verb in done.stdout for verb in ("plan", "report", "resume=RUN_DIR", "--config-dir"))
