@@ -126,16 +126,16 @@ def _over_flags(series: Series, start_s: float, end_s: float) -> Value:
 
 
 def _over_counter(series: Series, start_s: float, end_s: float) -> Value:
-    inside = len(_between(series.points, start_s, end_s))
+    inside = [_value(s) for s in _between(series.points, start_s, end_s)]
     if _too_short(series, start_s, end_s):
         return _null(series, Missing.TOO_SHORT, start_s, end_s, 0.0)
     slack_s = COUNTER_SLACK * (end_s - start_s)
     first, last = _at(series, start_s, slack_s=slack_s), _at(series, end_s, slack_s=slack_s)
     if first is None or last is None:
         return _null(series, Missing.GAP if inside else Missing.NO_SAMPLE, start_s, end_s, 0.0)
-    if last < first:  # the driver was loaded anew, or a process took its seconds with it
+    if any(b < a for a, b in pairwise([first, *inside, last])):  # the driver was loaded anew, or a process took its seconds with it
         return _null(series, Missing.ERROR, start_s, end_s, 1.0)
-    return Value(value=last - first, why=None, n_samples=inside, coverage=1.0, max=None)
+    return Value(value=last - first, why=None, n_samples=len(inside), coverage=1.0, max=None)
 
 
 def _at(series: Series, t_s: float, *, slack_s: float) -> float | None:

@@ -63,6 +63,7 @@ class HostReader:
         return samples
 
     def _read(self, tree: Tree, *, all_now: bool) -> list[Sample]:
+        tree.pids()  # a scan of /proc, when one is due, comes before the time is taken
         device, now_s, cpu_s, memory = host_device(tree.root), time.monotonic(), tree.cpu_s(), tree.memory()
         samples = [
             _sample(now_s, device, "host_cpu_s", cpu_s),
