@@ -111,5 +111,11 @@ class NvmlStub:
         start = _HEAD.size + gpu * _GPU.size
         self._map[start : start + _GPU.size] = _GPU.pack(*row.values())
 
+    def reset(self) -> None:
+        """Idle and sound again; the counters go on."""
+        counters = {"t0", "busy_before_pct", *INTEGRALS.values()}
+        for gpu in range(len(self._gpus)):
+            self.set(gpu, **{name: value for name, value in FIELDS.items() if name not in counters})
+
     def close(self) -> None:
         self._map.close()

@@ -80,7 +80,7 @@ def test_cpu_seconds_as_sampled_are_those_that_the_process_counted(run: Run) -> 
 def test_cpu_seconds_of_a_child_that_ended_are_not_lost(run: Run) -> None:
     value = run.over("host_cpu_s", run.said["marks"]["sleep"][0], run.said["marks"]["child"][1])
     assert value.value == pytest.approx(run.said["own_s"] + run.said["child_s"], abs=0.1)
-    assert run.said["child_s"] > 0.39
+    assert run.said["child_s"] > 0.35
 
 
 def test_a_tree_holds_children_of_children_and_leaves_out_what_it_is_told_to() -> None:

@@ -71,9 +71,9 @@ class HostReader:
             _sample(now_s, device, "host_anonymous_bytes", memory.anonymous_bytes if memory else None),
         ]
         if now_s >= self._pss_due_s[tree.root] or all_now:
-            start_s = time.monotonic()
+            before_s = time.thread_time()
             samples.append(_sample(now_s, device, "host_pss_bytes", tree.pss_bytes()))
-            self._pss_due_s[tree.root] = start_s + (time.monotonic() - start_s) / PSS_SHARE
+            self._pss_due_s[tree.root] = now_s + (time.thread_time() - before_s) / PSS_SHARE
         return samples
 
 
