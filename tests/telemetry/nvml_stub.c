@@ -193,7 +193,7 @@ API int nvmlGpmSampleGet(void *h, gpm_sample_t *s) {
 }
 API int nvmlGpmMetricsGet(gpm_get_t *get) {
   gpm_sample_t *a = get->a, *b = get->b;
-  if (get->version != 1 || !a || !b || !a->filled || !b->filled) return INVALID;
+  if (get->version != 1 || !a || !b || !a->filled || !b->filled || b->t < a->t) return INVALID; /* old, new */
   gpu_t *g = &S->gpu[a->index];
   for (gpm_metric_t *m = get->metrics; m < get->metrics + get->n; m++) {
     double delta = 0;

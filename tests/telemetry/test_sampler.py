@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 import wansweep
+from wansweep.telemetry.host import Tree
 from wansweep.telemetry.join import by_metric, value_over
 from wansweep.telemetry.samples import HOST, Missing, host_device
 from wansweep.telemetry.sampling import Sampling
+from wansweep.units import MIB
 
 ROOT = Path(wansweep.__file__).parent.parent
 GONE_WITHIN_S = 2.0
@@ -23,6 +25,7 @@ PARENT = """
 import os, sys, time
 from pathlib import Path
 from wansweep.telemetry.sampling import Sampling
+from wansweep.units import MIB
 
 sampling = Sampling(out=Path(sys.argv[1]), pids=[os.getpid()])
 sampling.start()
@@ -61,6 +64,22 @@ def test_without_a_gpu_and_without_nvml_the_host_is_sampled(tmp_path: Path, monk
     if sampling.trace.start is not None and sampling.trace.start.nvml is not None:
         busy = value_over(series, device="GPU-1", metric="gpu_busy_pct", start_s=start_s, end_s=end_s)
         assert busy.why is Missing.UNSUPPORTED
+
+
+def test_it_leaves_itself_out_of_the_process_tree_that_started_it(tmp_path: Path) -> None:
+    with Sampling(out=tmp_path / "trace.jsonl", pids=[os.getpid()]) as sampling:
+        start_s = time.monotonic()
+        time.sleep(0.5)
+        series_end_s = time.monotonic()
+        assert sampling.pid is not None
+        alone, both = Tree(os.getpid(), without=[sampling.pid]).memory(), Tree(os.getpid()).memory()
+    assert alone is not None
+    assert both is not None
+    assert both.anonymous_bytes - alone.anonymous_bytes > 4 * MIB
+    sampled = value_over(
+        by_metric(sampling.trace.samples), device=host_device(os.getpid()), metric="host_anonymous_bytes", start_s=start_s, end_s=series_end_s
+    )
+    assert sampled.value == pytest.approx(alone.anonymous_bytes, abs=2 * MIB)
 
 
 def test_it_samples_on_while_one_c_call_of_the_trial_holds_the_gil(tmp_path: Path) -> None:
