@@ -139,7 +139,8 @@ def test_a_known_profile_comes_back_per_window_within_1_percent(
 
 def test_an_idle_gpu_reads_zero_and_zero_is_a_value(profile: Run) -> None:
     value = profile.over("sm_active_pct", window=2)
-    assert (value.value, value.why) == (pytest.approx(0, abs=1e-6), None)
+    assert value.why is None
+    assert value.value == pytest.approx(0, abs=1e-6)
 
 
 def test_energy_over_the_run_is_power_times_time(profile: Run) -> None:
@@ -168,7 +169,7 @@ def test_the_sampler_says_what_it_cost(profile: Run) -> None:
 
 # Each GPU with another fault; the one that is lost and the one that loses its permission do so in the second phase.
 GPUS = ["healthy", "no_gpm_permission", "lost", "nan", "no_gpm", "mig", "never_there", "bad_fields"]
-HEALTHY = {"sm_pct": 90, "busy_pct": 100, "power_w": 500}
+HEALTHY: dict[str, float] = {"sm_pct": 90, "busy_pct": 100, "power_w": 500}
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,7 @@ def faults(stub_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         "never_there": {"fault": LOST},
         "bad_fields": {"fault_fields": UNKNOWN},
     }
-    second = {"no_gpm_permission": {"fault_gpm": NO_PERMISSION}, "lost": {"fault": LOST}}
+    second: dict[str, dict[str, float]] = {"no_gpm_permission": {"fault_gpm": NO_PERMISSION}, "lost": {"fault": LOST}}
     return sample(stub, folder, [(1.2, [{**HEALTHY, **first.get(name, {})} for name in GPUS]), (1.2, [second.get(name, {}) for name in GPUS])])
 
 

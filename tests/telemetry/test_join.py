@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wansweep.telemetry.join import by_metric, gaps, value_over
-from wansweep.telemetry.samples import Missing, Sample, Value
+from wansweep.telemetry.join import by_metric, gaps, increase, value_over
+from wansweep.telemetry.samples import Missing, Reading, Sample, Value
 
 GPU = "GPU-1"
 
@@ -203,4 +203,17 @@ def test_devices_and_metrics_are_kept_apart() -> None:
 def test_standstills_of_the_sampler_can_be_listed() -> None:
     times = [*grid(0.0, 1.0, 0.1), *grid(1.9, 3.0, 0.1)]
     series = by_metric([Sample(t_s=t, device="host", metric="sampler_tick_s", value=0.001) for t in times])
-    assert gaps(series["host", "sampler_tick_s"]) == (pytest.approx((1.0, 1.9)),)
+    (gap,) = gaps(series["host", "sampler_tick_s"])
+    assert gap == pytest.approx((1.0, 1.9))
+
+
+def test_a_counter_read_at_both_edges_is_a_difference_or_a_reason() -> None:
+    def gained(before: Reading, after: Reading, wall_s: float = 1.0) -> Reading:
+        return increase(before, after, metric="energy_j", wall_s=wall_s)
+
+    low, high, lost = Reading(value=100.0), Reading(value=350.0), Reading.missing(Missing.ERROR)
+    assert gained(low, high) == Reading(value=250.0)
+    assert gained(low, low) == Reading(value=0.0)
+    assert gained(low, high, wall_s=0.15).why is Missing.TOO_SHORT
+    assert gained(high, low).why is Missing.ERROR
+    assert gained(low, lost).why is Missing.ERROR

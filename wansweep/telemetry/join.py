@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from wansweep.telemetry.samples import QUANTITY, Kind, Missing, Quantity, Sample, Value
+from wansweep.telemetry.samples import QUANTITY, Kind, Missing, Quantity, Reading, Sample, Value
 
 MIN_PERIODS = 2
 MIN_COVERAGE = 0.8
@@ -68,6 +68,20 @@ def value_over(series: Mapping[tuple[str, str], Series], *, device: str, metric:
             return _over_counter(one, start_s, end_s)
         case Kind.FLAGS:
             return _over_flags(one, start_s, end_s)
+
+
+def increase(before: Reading, after: Reading, *, metric: str, wall_s: float) -> Reading:
+    """What a counter gained between two readings at a stage's edges; below two of its periods ``too_short``."""
+    for reading in (before, after):
+        if reading.why is not None:
+            return reading
+    assert before.value is not None
+    assert after.value is not None
+    if wall_s < MIN_PERIODS * QUANTITY[metric].period_s:
+        return Reading.missing(Missing.TOO_SHORT)
+    if after.value < before.value:
+        return Reading.missing(Missing.ERROR)
+    return Reading(value=after.value - before.value)
 
 
 def gaps(series: Series) -> tuple[tuple[float, float], ...]:
