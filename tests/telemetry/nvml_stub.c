@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define API __attribute__((visibility("default")))
-#define MAX_GPUS 8
+#define MAX_GPUS 16
 enum { OK = 0, UNINITIALIZED = 1, INVALID = 2, UNSUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, BAD_VERSION = 25 };
 
 /* One GPU: doubles in the order of nvml_stub.py FIELDS. fault_* is an nvmlReturn that the calls of its kind give back. */

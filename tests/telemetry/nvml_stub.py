@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-MAX_GPUS = 8
+MAX_GPUS = 16
 # The order of gpu_t in nvml_stub.c, each with what an idle card does.
 FIELDS: dict[str, float] = {
     "mem_total": 141e9,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import wansweep
 from wansweep.telemetry.join import Series, by_metric, gaps, value_over
 from wansweep.telemetry.samples import GPU_QUANTITIES, HOST, Missing, Value
 from wansweep.telemetry.sampling import Sampling
@@ -18,6 +21,7 @@ from wansweep.units import MIB
 
 from .nvml_stub import NvmlStub
 
+ROOT = Path(wansweep.__file__).parent.parent
 MakeStub = Callable[..., NvmlStub]
 NO_PERMISSION, LOST, UNSUPPORTED, UNKNOWN = 4, 15, 3, 999
 
@@ -168,22 +172,29 @@ def test_the_sampler_says_what_it_cost(profile: Run) -> None:
 
 
 # Each GPU with another fault; the one that is lost and the one that loses its permission do so in the second phase.
-GPUS = ["healthy", "no_gpm_permission", "lost", "nan", "no_gpm", "mig", "never_there", "bad_fields"]
+GPUS = ["healthy", "no_gpm_permission", "lost", "nan", "no_gpm", "mig", "never_there", "bad_fields", "late", "regained"]
 HEALTHY: dict[str, float] = {"sm_pct": 90, "busy_pct": 100, "power_w": 500}
 
 
 @pytest.fixture(scope="module")
 def faults(stub_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("faults")
-    stub = NvmlStub(stub_library, folder / "state", gpus=8)
+    stub = NvmlStub(stub_library, folder / "state", gpus=len(GPUS))
     first: dict[str, dict[str, float]] = {
         "nan": {"gpm_nan": 1},
         "no_gpm": {"gpm": 0, "fault_energy": UNSUPPORTED, "fault_power": UNSUPPORTED},
         "mig": {"fault_memory": NO_PERMISSION, "fault_busy": UNSUPPORTED},
         "never_there": {"fault": LOST},
         "bad_fields": {"fault_fields": UNKNOWN},
+        "late": {"fault": LOST},
+        "regained": {"fault_gpm": NO_PERMISSION},
     }
-    second: dict[str, dict[str, float]] = {"no_gpm_permission": {"fault_gpm": NO_PERMISSION}, "lost": {"fault": LOST}}
+    second: dict[str, dict[str, float]] = {
+        "no_gpm_permission": {"fault_gpm": NO_PERMISSION},
+        "lost": {"fault": LOST},
+        "late": {"fault": 0},
+        "regained": {"fault_gpm": 0},
+    }
     return sample(stub, folder, [(1.2, [{**HEALTHY, **first.get(name, {})} for name in GPUS]), (1.2, [second.get(name, {}) for name in GPUS])])
 
 
@@ -212,6 +223,7 @@ def faults(stub_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         ("mig", "device_used_bytes", Missing.NO_PERMISSION, Missing.NO_PERMISSION),
         ("mig", "sm_active_pct", 90, 90),
         ("mig", "gpu_busy_pct", None, 100),
+        ("regained", "sm_active_pct", Missing.NO_PERMISSION, 90),
         ("bad_fields", "power_w", Missing.ERROR, Missing.ERROR),
         ("bad_fields", "throttle_power_s", Missing.ERROR, Missing.ERROR),
         ("bad_fields", "sm_active_pct", 90, 90),
@@ -231,6 +243,33 @@ def test_a_fault_becomes_a_null_with_its_reason_and_spares_the_rest(
 def test_a_gpu_that_is_not_there_is_all_nulls_and_no_zeros(faults: Run) -> None:
     assert all(faults.over(quantity.name, gpu=GPUS.index("never_there"), end=1).value is None for quantity in GPU_QUANTITIES)
     assert faults.over("power_w", gpu=GPUS.index("never_there")).why is Missing.ERROR
+
+
+def test_a_gpu_that_comes_late_is_read_from_then_on(faults: Run) -> None:
+    late = GPUS.index("late")
+    assert faults.over("power_w", gpu=late, window=0).why is Missing.ERROR
+    read = faults.series[faults.stub.uuid(late), "sm_active_pct"].points
+    assert len(read) >= 2
+    assert all(sample.value == pytest.approx(90) for sample in read)
+
+
+def test_a_device_that_keeps_no_history_of_utilisation_is_asked_for_the_plain_rate(nvml_stub: MakeStub) -> None:
+    stub = nvml_stub()
+    stub.set(0, busy_period_s=1e6, busy_pct=37)
+    script = """
+import sys, time
+from wansweep.telemetry import gpu_reader, nvml
+gpu_reader.BUSY_SILENCE_S = gpu_reader.BUSY_PERIOD_S = 0.05
+with nvml.library():
+    reader = gpu_reader.GpuReader(sys.argv[1])
+    for _ in range(4):
+        print(*{(s.value, s.why) for s in reader.read() if s.metric == "gpu_busy_pct"})
+        time.sleep(0.06)
+"""
+    env = {**stub.env, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script, stub.uuid()], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == ""
+    assert done.stdout.split("\n")[-2] == "(37.0, None)"
 
 
 def test_power_averaged_over_a_second_stands_under_a_name_of_its_own(faults: Run) -> None:

@@ -164,11 +164,11 @@ def gpu(uuid: str) -> Gpu | Missing:
         pcie_width_max=say(pynvml.nvmlDeviceGetMaxPcieLinkWidth),
         sm_clock_max_mhz=say(pynvml.nvmlDeviceGetMaxClockInfo, pynvml.NVML_CLOCK_SM),
         mem_clock_max_mhz=say(pynvml.nvmlDeviceGetMaxClockInfo, pynvml.NVML_CLOCK_MEM),
-        gpm=has_gpm(device),
+        gpm=_has_gpm(device),
     )
 
 
-def has_gpm(device: object) -> bool:
+def _has_gpm(device: object) -> bool:
     """Whether the device says it has GPM. Asked, never guessed from its name: some GeForce cards have it."""
     answer = ask(lambda: pynvml.nvmlGpmQueryDeviceSupport(device))
     return not isinstance(answer, Missing) and bool(answer.isSupportedDevice)
