@@ -84,8 +84,8 @@ class Rounds:
         self.period_s = period_s
         self.start_s = self.last_s = time.monotonic()
         self.ticks = self.late = 0
-        self.nvml_s: list[float] = [0.0, 0.0]  # sum, max
         self.nvml_reads = 0
+        self.nvml_sum_s = self.nvml_max_s = 0.0
         self._offset_s = _wall_minus_monotonic_s()
 
     def tick(self) -> None:
@@ -96,8 +96,9 @@ class Rounds:
 
     def nvml(self, spent_s: float) -> None:
         """One GPU was read."""
-        self.nvml_s = [self.nvml_s[0] + spent_s, max(self.nvml_s[1], spent_s)]
         self.nvml_reads += 1
+        self.nvml_sum_s += spent_s
+        self.nvml_max_s = max(self.nvml_max_s, spent_s)
 
     def cost(self, readers: Sequence[GpuReader], writer: TraceWriter) -> Cost:
         """The account, at the end."""
@@ -107,8 +108,8 @@ class Rounds:
             cpu_s=time.process_time(),
             ticks=self.ticks,
             late_ticks=self.late,
-            nvml_mean_s=self.nvml_s[0] / self.nvml_reads if self.nvml_reads else None,
-            nvml_max_s=self.nvml_s[1] if self.nvml_reads else None,
+            nvml_mean_s=self.nvml_sum_s / self.nvml_reads if self.nvml_reads else None,
+            nvml_max_s=self.nvml_max_s if self.nvml_reads else None,
             driver_mean_s=sum(reader.driver_s for reader in readers) / driver_reads if driver_reads else None,
             clock_step_s=_wall_minus_monotonic_s() - self._offset_s,
             lost_samples=writer.lost_samples,
