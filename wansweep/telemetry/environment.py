@@ -104,7 +104,7 @@ def public_command(arguments: Sequence[str]) -> tuple[str, ...]:
     """The command as it may be published: the program by its file name alone, no home folder, no secret."""
     if not arguments:
         return ()
-    program, home = Path(arguments[0]), os.path.expanduser("~")  # noqa: PTH111  (Path.home raises where there is none)
+    program = Path(arguments[0])
     shown = [f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name]
     hide_next = False
     for argument in arguments[1:]:
@@ -115,9 +115,17 @@ def public_command(arguments: Sequence[str]) -> tuple[str, ...]:
         elif secret and equals:
             shown.append(f"{name}={HIDDEN}")
         else:
-            shown.append(_SECRET_VALUE.sub(HIDDEN, _HOME.sub("~", argument.replace(home, "~") if len(home) > 1 else argument)))
+            shown.append(_public(argument))
         hide_next = secret and not equals and argument.startswith("-")
     return tuple(shown)
+
+
+def _public(text: str) -> str:
+    """The text without the user's home, anybody's home, and what looks like a token or a password in an address."""
+    home = os.path.expanduser("~")  # noqa: PTH111  (Path.home raises where there is none)
+    if len(home) > 1:
+        text = re.sub(re.escape(home.rstrip("/")) + r"(?=/|$)", "~", text)
+    return _SECRET_VALUE.sub(HIDDEN, _HOME.sub("~", text))
 
 
 def git_state(folder: Path) -> Git | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pynvml
 
-from wansweep.telemetry.nvml import INVALID_ARGUMENT, ask, driver, handle, has_gpm, reason
+from wansweep.telemetry.nvml import INVALID_ARGUMENT, ask, driver, handle, reason
 from wansweep.telemetry.samples import GPU_QUANTITIES, Missing, Sample
 from wansweep.units import MIB
 
@@ -25,7 +25,7 @@ GPM_INTERVAL_S = 0.1  # "should be greater than 100 ms due to the internal sampl
 BUSY_PERIOD_S = 0.5  # how often the driver's buffer is drained; it fills itself at 1 to 6 Hz and more
 BUSY_SILENCE_S = 2.5  # nothing new for so long: this device does not buffer, ask for the plain rate
 SLOW_PERIOD_S = 2.0  # link state and processes
-HANDLE_RETRY_S = 1.0
+HANDLE_RETRY_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +91,7 @@ class GpuReader:
         self._slow_s = -math.inf
 
     def read(self, *, all_now: bool = False) -> list[Sample]:
-        """Everything the device says now. One that is lost says nothing but why, and is asked again a second later.
+        """Everything the device says now. One that is lost says nothing but why, and is asked again half a second later.
 
         Args:
             all_now: Also what is read less often.
@@ -153,7 +153,10 @@ class GpuReader:
     def _gpm_take(self) -> Missing | None:
         """Fills the newer of the two buffers."""
         if self._gpm_new is None:
-            if not has_gpm(self._handle):
+            support = ask(lambda: pynvml.nvmlGpmQueryDeviceSupport(self._handle))
+            if isinstance(support, Missing):  # asked again, unless it is a driver before GPM
+                return support
+            if not support.isSupportedDevice:
                 return Missing.UNSUPPORTED
             buffers = ask(lambda: (pynvml.nvmlGpmSampleAlloc(), pynvml.nvmlGpmSampleAlloc()))
             if isinstance(buffers, Missing):

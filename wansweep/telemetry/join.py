@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from wansweep.telemetry.samples import QUANTITY, Kind, Missing, Quantity, Sample, Value
+from wansweep.telemetry.samples import QUANTITY, Kind, Missing, Quantity, Reading, Sample, Value
 
 MIN_PERIODS = 2
 MIN_COVERAGE = 0.8
@@ -68,6 +68,20 @@ def value_over(series: Mapping[tuple[str, str], Series], *, device: str, metric:
             return _over_counter(one, start_s, end_s)
         case Kind.FLAGS:
             return _over_flags(one, start_s, end_s)
+
+
+def increase(before: Reading, after: Reading, *, metric: str, wall_s: float) -> Reading:
+    """What a counter gained between two readings at a stage's edges; below two of its periods ``too_short``."""
+    for reading in (before, after):
+        if reading.why is not None:
+            return reading
+    assert before.value is not None
+    assert after.value is not None
+    if wall_s < MIN_PERIODS * QUANTITY[metric].period_s:
+        return Reading.missing(Missing.TOO_SHORT)
+    if after.value < before.value:
+        return Reading.missing(Missing.ERROR)
+    return Reading(value=after.value - before.value)
 
 
 def gaps(series: Series) -> tuple[tuple[float, float], ...]:
@@ -126,16 +140,16 @@ def _over_flags(series: Series, start_s: float, end_s: float) -> Value:
 
 
 def _over_counter(series: Series, start_s: float, end_s: float) -> Value:
-    inside = len(_between(series.points, start_s, end_s))
+    inside = [_value(s) for s in _between(series.points, start_s, end_s)]
     if _too_short(series, start_s, end_s):
         return _null(series, Missing.TOO_SHORT, start_s, end_s, 0.0)
     slack_s = COUNTER_SLACK * (end_s - start_s)
     first, last = _at(series, start_s, slack_s=slack_s), _at(series, end_s, slack_s=slack_s)
     if first is None or last is None:
         return _null(series, Missing.GAP if inside else Missing.NO_SAMPLE, start_s, end_s, 0.0)
-    if last < first:  # the driver was loaded anew, or a process took its seconds with it
+    if any(b < a for a, b in pairwise([first, *inside, last])):  # the driver was loaded anew, or a process took its seconds with it
         return _null(series, Missing.ERROR, start_s, end_s, 1.0)
-    return Value(value=last - first, why=None, n_samples=inside, coverage=1.0, max=None)
+    return Value(value=last - first, why=None, n_samples=len(inside), coverage=1.0, max=None)
 
 
 def _at(series: Series, t_s: float, *, slack_s: float) -> float | None:

@@ -164,25 +164,31 @@ def gpu(uuid: str) -> Gpu | Missing:
         pcie_width_max=say(pynvml.nvmlDeviceGetMaxPcieLinkWidth),
         sm_clock_max_mhz=say(pynvml.nvmlDeviceGetMaxClockInfo, pynvml.NVML_CLOCK_SM),
         mem_clock_max_mhz=say(pynvml.nvmlDeviceGetMaxClockInfo, pynvml.NVML_CLOCK_MEM),
-        gpm=has_gpm(device),
+        gpm=_has_gpm(device),
     )
 
 
-def has_gpm(device: object) -> bool:
+def _has_gpm(device: object) -> bool:
     """Whether the device says it has GPM. Asked, never guessed from its name: some GeForce cards have it."""
     answer = ask(lambda: pynvml.nvmlGpmQueryDeviceSupport(device))
     return not isinstance(answer, Missing) and bool(answer.isSupportedDevice)
 
 
-def energy_j(uuid: str) -> Reading:
-    """The device's energy counter, for a stage boundary; NVML must be open.
+class EnergyCounter:
+    """Energy of one device, for stage boundaries; NVML must be open for as long as it is read.
 
-    NVML counts mJ since the driver loaded, not since we started: only differences mean anything. The counter moves about every
-    100 ms (ml.energy, measured), so the difference over a shorter stage may be 0 and is no figure.
+    NVML counts mJ since the driver loaded, not since we started: only differences mean anything (`join.increase`). The counter moves
+    about every 100 ms (ml.energy blog), so the difference over a shorter stage may be 0 and is no figure.
     """
-    device = handle(uuid)
-    energy_mj = device if isinstance(device, Missing) else ask(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(device))
-    return Reading.missing(energy_mj) if isinstance(energy_mj, Missing) else Reading(value=energy_mj / 1e3)
+
+    def __init__(self, uuid: str) -> None:
+        self._device = handle(uuid)
+
+    def read_j(self) -> Reading:
+        """The counter now, in J."""
+        device = self._device
+        energy_mj = device if isinstance(device, Missing) else ask(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(device))
+        return Reading.missing(energy_mj) if isinstance(energy_mj, Missing) else Reading(value=energy_mj / 1e3)
 
 
 def _uuid_at(index: int) -> str:

@@ -63,6 +63,7 @@ class HostReader:
         return samples
 
     def _read(self, tree: Tree, *, all_now: bool) -> list[Sample]:
+        tree.pids()  # a scan of /proc, when one is due, comes before the time is taken
         device, now_s, cpu_s, memory = host_device(tree.root), time.monotonic(), tree.cpu_s(), tree.memory()
         samples = [
             _sample(now_s, device, "host_cpu_s", cpu_s),
@@ -70,9 +71,9 @@ class HostReader:
             _sample(now_s, device, "host_anonymous_bytes", memory.anonymous_bytes if memory else None),
         ]
         if now_s >= self._pss_due_s[tree.root] or all_now:
-            start_s = time.monotonic()
+            before_s = time.thread_time()
             samples.append(_sample(now_s, device, "host_pss_bytes", tree.pss_bytes()))
-            self._pss_due_s[tree.root] = start_s + (time.monotonic() - start_s) / PSS_SHARE
+            self._pss_due_s[tree.root] = now_s + (time.thread_time() - before_s) / PSS_SHARE
         return samples
 
 
@@ -83,8 +84,8 @@ class Rounds:
         self.period_s = period_s
         self.start_s = self.last_s = time.monotonic()
         self.ticks = self.late = 0
-        self.nvml_s: list[float] = [0.0, 0.0]  # sum, max
         self.nvml_reads = 0
+        self.nvml_sum_s = self.nvml_max_s = 0.0
         self._offset_s = _wall_minus_monotonic_s()
 
     def tick(self) -> None:
@@ -95,8 +96,9 @@ class Rounds:
 
     def nvml(self, spent_s: float) -> None:
         """One GPU was read."""
-        self.nvml_s = [self.nvml_s[0] + spent_s, max(self.nvml_s[1], spent_s)]
         self.nvml_reads += 1
+        self.nvml_sum_s += spent_s
+        self.nvml_max_s = max(self.nvml_max_s, spent_s)
 
     def cost(self, readers: Sequence[GpuReader], writer: TraceWriter) -> Cost:
         """The account, at the end."""
@@ -106,8 +108,8 @@ class Rounds:
             cpu_s=time.process_time(),
             ticks=self.ticks,
             late_ticks=self.late,
-            nvml_mean_s=self.nvml_s[0] / self.nvml_reads if self.nvml_reads else None,
-            nvml_max_s=self.nvml_s[1] if self.nvml_reads else None,
+            nvml_mean_s=self.nvml_sum_s / self.nvml_reads if self.nvml_reads else None,
+            nvml_max_s=self.nvml_max_s if self.nvml_reads else None,
             driver_mean_s=sum(reader.driver_s for reader in readers) / driver_reads if driver_reads else None,
             clock_step_s=_wall_minus_monotonic_s() - self._offset_s,
             lost_samples=writer.lost_samples,
