@@ -6,7 +6,7 @@ History of the format (``schema``):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pydantic import TypeAdapter
@@ -69,6 +69,25 @@ def stage_name(kind: StageKind, model: Model, *, step: int | None = None) -> str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """One measured figure of a stage, or why there is none.
+
+    Attributes:
+        value: In the unit that ends the figure's name; a mean over time for gauges, an increase for counters. Null with ``why``.
+        why: ``unsupported``, ``no_permission``, ``too_short``, ``no_sample``, ``gap``, ``error``, ``not_applicable``; null with a value.
+        n_samples: Samples it was made from; null for what was read at the stage's own edges.
+        coverage: Share of the stage, 0 to 1, that the samples speak for; null likewise.
+        max: Largest sample; null where that means nothing.
+    """
+
+    value: float | None
+    why: str | None = None
+    n_samples: int | None = None
+    coverage: float | None = None
+    max: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
     """A named window of a trial on one rank.
 
@@ -80,6 +99,7 @@ class Stage:
         duration_s: Length; null for a stage that had begun but not ended when the rank died.
         step: Denoising step, from 0; null outside the loop.
         expert: Which expert ran; null where a model has one.
+        figures: What was measured of it, by column name of stages.parquet or of `telemetry.samples`; one that is absent was not tried.
     """
 
     kind: StageKind
@@ -89,6 +109,51 @@ class Stage:
     duration_s: float | None
     step: int | None = None
     expert: Expert | None = None
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankFacts:
+    """Who a rank was.
+
+    Attributes:
+        rank: Of the gang.
+        device_uuid: Of its GPU as NVML writes it; null on a CPU.
+        device_name: As torch or the platform names it.
+        device_total_bytes: What CUDA gives out at most; null on a CPU.
+        cores: CPUs that it reserved.
+    """
+
+    rank: int
+    device_uuid: str | None
+    device_name: str
+    device_total_bytes: int | None
+    cores: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplerFacts:
+    """What measuring cost and what went wrong with it.
+
+    Attributes:
+        cpu_s: CPU seconds of the sampler process.
+        wall_s: Seconds it ran.
+        nvml_s: Seconds it spent waiting for the driver.
+        errors: What it could not do, a line each.
+    """
+
+    cpu_s: float | None
+    wall_s: float | None
+    nvml_s: float | None
+    errors: tuple[str, ...] = ()
+
+
+class Timing(StrEnum):
+    """How the ends of a stage were timed."""
+
+    PERF_COUNTER = "perf_counter"
+    SYNC = "sync"
+    EVENTS = "events"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +215,11 @@ class Record:
         wall_s: The whole trial as its controller saw it.
         warm: Whether the rank processes had run another trial before.
         node: Host it ran on.
+        timing: How stages were timed; null when no rank got that far.
+        warmup_s: Seconds of each whole generation before the measured one, in order; the first holds the first-run effects.
+        weights_cached: Share of the weight files that the page cache held before loading.
+        ranks: Who the ranks were.
+        sampler: What sampling cost; null when there was no sampler.
         schema: Version of this format.
     """
 
@@ -166,6 +236,11 @@ class Record:
     wall_s: float
     warm: bool
     node: str
+    timing: Timing | None = None
+    warmup_s: tuple[float, ...] = ()
+    weights_cached: Figure | None = None
+    ranks: tuple[RankFacts, ...] = ()
+    sampler: SamplerFacts | None = None
     schema: int = SCHEMA
 
 
