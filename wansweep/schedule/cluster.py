@@ -16,6 +16,7 @@ from pathlib import Path
 import ray
 
 from wansweep.errors import ClusterError
+from wansweep.schedule.guard import guarded
 from wansweep.sweep import Cluster
 
 # Of a cluster that we start; results are small, so the default of 30 % of RAM is not needed.
@@ -115,22 +116,20 @@ def connect(cluster: Cluster) -> Iterator[Connection]:
     os.environ.update(ENVIRONMENT)
     # Not under the run folder: Ray's sockets must have paths of at most 107 bytes.
     scratch = Path(tempfile.mkdtemp(prefix="wansweep-"))
-    started = False
-    try:
-        if cluster.address == "auto":
-            started = not _joined("auto")
-        elif cluster.address != "local" and not _joined(cluster.address):
-            raise ClusterError(
-                f"cluster.address={cluster.address}: no Ray cluster answers there; start one with `ray start --head`, or use cluster=local"
-            )
-        if started or cluster.address == "local":
-            started = True
-            _start(cluster, scratch)
-        address = ray._private.worker.get_dashboard_url()
-        yield Connection(capacity=_capacity(), dashboard=f"http://{address}" if address else "", started=started, scratch=scratch)
-    finally:
-        ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
+    with guarded(scratch) as guard:
+        try:
+            joined = cluster.address != "local" and _joined(cluster.address)
+            if not joined and cluster.address not in ("local", "auto"):
+                way_out = "start one with `ray start --head`, or use cluster=local"
+                raise ClusterError(f"cluster.address={cluster.address}: no Ray cluster answers there; {way_out}")
+            if not joined:
+                _start(cluster, scratch)
+                guard.watch()
+            address = ray._private.worker.get_dashboard_url()
+            yield Connection(capacity=_capacity(), dashboard=f"http://{address}" if address else "", started=not joined, scratch=scratch)
+        finally:
+            ray.shutdown()
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _joined(address: str) -> bool:

@@ -49,6 +49,7 @@ class Order:
         timeout_s: After which the trial is ended.
         isolation: Whether ranks are this trial's own.
         videos: Folder for the mp4; null when it is not kept.
+        scratch: Folder on the node for what dies with the sweep; null for the system's own.
     """
 
     case: Case
@@ -59,6 +60,7 @@ class Order:
     timeout_s: float
     isolation: Isolation
     videos: str | None
+    scratch: str | None
 
     @property
     def name(self) -> str:
@@ -146,7 +148,7 @@ class CaseTrial(Trainable):  # type: ignore[misc]
         self._begun = True
         self._started_utc = datetime.now(UTC).isoformat(timespec="seconds")
         self._origin_s = time.perf_counter()
-        self._scratch = Path(tempfile.mkdtemp(prefix="wansweep-trial-"))
+        self._scratch = Path(tempfile.mkdtemp(prefix="wansweep-trial-", dir=order.scratch))
         self._warm = bool(self._ranks)
         self._endings: list[Ending] = []
         world = order.case.gpus

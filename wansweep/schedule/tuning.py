@@ -48,7 +48,7 @@ def run_trials(sweep: Sweep, todo: Sequence[tuple[Case, int]], *, connection: Co
         if refusal := capacity.refusal(case.gpus):
             watcher.finished(_unrun(case, trial, Outcome.INVALID, refusal))
         else:
-            queue.waiting.append(_order(sweep, case, trial, capacity, videos))
+            queue.waiting.append(_order(sweep, case, trial, connection, videos))
     if not queue.waiting:
         return False
     tuner = Tuner(
@@ -72,16 +72,17 @@ def run_trials(sweep: Sweep, todo: Sequence[tuple[Case, int]], *, connection: Co
     return interrupted.is_set()
 
 
-def _order(sweep: Sweep, case: Case, trial: int, capacity: Capacity, videos: str | None) -> Order:
+def _order(sweep: Sweep, case: Case, trial: int, connection: Connection, videos: str | None) -> Order:
     return Order(
         case=case,
         trial=trial,
         source=sweep.models[case.model],
-        rank_cpus=capacity.rank_cpus(case.gpus),
-        on_gpus=capacity.on_gpus,
+        rank_cpus=connection.capacity.rank_cpus(case.gpus),
+        on_gpus=connection.capacity.on_gpus,
         timeout_s=sweep.procedure.timeout_s,
         isolation=sweep.procedure.isolation,
         videos=videos,
+        scratch=str(connection.scratch) if connection.started else None,
     )
 
 
