@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from wansweep.config import Request
     from wansweep.publish import Publisher
     from wansweep.store import RunFolder
+    from wansweep.tables.results import Results
 
 OK, FAILED_CASES, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -56,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     todo = _unfinished(request, folder)
     interrupted = _run_trials(request, folder, publisher, todo) if todo else False
     results = publisher.render()
-    print(terminal.render(results, colour=sys.stdout.isatty()))
+    print(_for_terminal(terminal.render, results))
     print(f"report: {folder.report}")
     print(folder.path)
     if interrupted:
@@ -90,12 +92,19 @@ def report(arguments: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
     options = parser.parse_args(arguments)
     results = read_results(open_folder(options.run_dir))
-    text = markdown.render(results) if options.format == "md" else terminal.render(results, colour=sys.stdout.isatty())
+    text = markdown.render(results) if options.format == "md" else _for_terminal(terminal.render, results)
     if options.output:
         write_atomic(options.output, text.encode())
     else:
         print(text, end="")
     return OK
+
+
+def _for_terminal(render: Callable[..., str], results: Results) -> str:
+    """Rendered in colour and to the terminal's width, or plain and wide for a file or pipe."""
+    if not sys.stdout.isatty():
+        return render(results)
+    return render(results, width=shutil.get_terminal_size().columns, colour=True)
 
 
 def _request(arguments: Sequence[str]) -> Request:

@@ -185,7 +185,7 @@ def test_a_driver_killed_half_way_leaves_a_report_of_what_was_finished_and_can_b
     assert not unreadable
     assert "not run yet" in wansweep("report", str(path)).stdout
     assert len(re.findall("^## Case: ", (path / "report.md").read_text(), re.MULTILINE)) == 4
-    wait_for(lambda: not [p for p in family if p.is_running() and p.status() != "zombie"], seconds=60)
+    wait_for(lambda: not [p for p in family if p.is_running() and p.status() != "zombie"], seconds=40)
     done = wansweep("run", *overrides, f"resume={path}")
     assert done.returncode == 0, done.stderr
     after, _ = RunFolder(path=path).read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -11,13 +12,15 @@ from wansweep.report.text import as_text
 from wansweep.tables.results import Results
 
 COLOURS = {Outcome.OK: "green", Outcome.CRASH: "red", Outcome.TIMEOUT: "red", Outcome.OOM: "yellow", Outcome.INVALID: "yellow"}
-_FIGURES = ("total_s", "step_s", "load_s", "text_encode_s", "vae_decode_s", "peak_allocated_bytes", "unattributed_pct")
+_FIGURES = ("total_s", "step_s", "load_s", "vae_decode_s", "peak_allocated_bytes")
 
 
 def render(results: Results, *, width: int | None = None, colour: bool = False) -> str:
     """One row a case: how it ended, its times and its memory."""
     figures = [METRIC[name] for name in _FIGURES]
-    table = Table(*("Case", "Outcome", "GPUs", "Res", "Offload"), *(metric.heading for metric in figures), title=f"{results.sweep.name}")
+    table = Table(
+        *("Case", "Outcome", "GPUs", "Res", "Offload"), *(metric.heading for metric in figures), title=results.sweep.name, box=box.SIMPLE
+    )
     for row in results.summary.iter_rows(named=True):
         outcome = Outcome(row["outcome"]) if row["outcome"] else None
         table.add_row(

@@ -93,4 +93,6 @@ class LiveView:
         waiting = self.total - self.done - len(self.running)
         done = f"{self.done} of {self.total} done{f' ({counts})' if counts else ''}"
         head = f"{self._title}: {done}, {len(self.running)} running, {waiting} waiting{self._eta(', ')}"
-        return Group(Text(head), ProgressBar(total=self.total, completed=self.done, width=60), table)
+        bar = Table.grid()
+        bar.add_row(ProgressBar(total=self.total, completed=self.done, width=60))
+        return Group(Text(head), bar, table)
