@@ -99,6 +99,7 @@ class Stage:
         duration_s: Length; null for a stage that had begun but not ended when the rank died.
         step: Denoising step, from 0; null outside the loop.
         expert: Which expert ran; null where a model has one.
+        paused_s: Seconds within the window that are not in ``duration_s``: warm-up generations.
         figures: What was measured of it, by column name of stages.parquet or of `telemetry.samples`; one that is absent was not tried.
     """
 
@@ -109,6 +110,7 @@ class Stage:
     duration_s: float | None
     step: int | None = None
     expert: Expert | None = None
+    paused_s: float = 0.0
     figures: dict[str, Figure] = field(default_factory=dict)
 
 
@@ -138,7 +140,7 @@ class SamplerFacts:
     Attributes:
         cpu_s: CPU seconds of the sampler process.
         wall_s: Seconds it ran.
-        nvml_s: Seconds it spent waiting for the driver.
+        nvml_s: Mean seconds to read one GPU once.
         errors: What it could not do, a line each.
     """
 

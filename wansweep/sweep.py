@@ -18,21 +18,36 @@ class Isolation(StrEnum):
     WARM = "warm"
 
 
+class GpuTiming(StrEnum):
+    """How the ends of stages are timed on a GPU: events read after the run, or a wait at each."""
+
+    EVENTS = "events"
+    SYNC = "sync"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Procedure:
     """How to measure.
 
     Attributes:
         repeats: Trials a case.
+        warmups: Generations that a trial throws away before the measured one.
+        cooldown_s: Rest before a trial's first stage.
         timeout_s: A trial that takes longer is ended.
         isolation: Fresh processes a trial, or kept ones.
         keep_video: Keep the mp4s in the run folder.
+        timing: How stages are timed on a GPU.
+        sample_period_s: Of the sampler process.
     """
 
     repeats: Annotated[int, Field(ge=1)]
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     isolation: Isolation
     keep_video: bool
+    warmups: Annotated[int, Field(ge=0)] = 0
+    cooldown_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    timing: GpuTiming = GpuTiming.EVENTS
+    sample_period_s: Annotated[float, Field(ge=0.02, le=60)] = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

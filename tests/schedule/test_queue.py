@@ -12,17 +12,16 @@ from tests.conftest import make_case
 from wansweep.schedule.cluster import Capacity
 from wansweep.schedule.gang import Order
 from wansweep.schedule.tuning import _Queue
-from wansweep.sweep import Isolation, ModelSource
+from wansweep.sweep import Isolation, ModelSource, Procedure
 
 SOURCE = ModelSource(repo="none", revision=None, fps=16, boundary=None)
+PROCEDURE = Procedure(repeats=1, timeout_s=1, isolation=Isolation.PROCESS, keep_video=False)
 EIGHT = Capacity(gpus=(8,), cpus=(64.0,))
 
 
 def order(gpus: int, number: int) -> Order:
     case = make_case(gpus=gpus, ulysses=gpus, seed=number, label=f"c{number}")
-    return Order(
-        case=case, trial=0, source=SOURCE, rank_cpus=0.9, on_gpus=True, timeout_s=1, isolation=Isolation.PROCESS, videos=None, scratch=None
-    )
+    return Order(case=case, trial=0, source=SOURCE, rank_cpus=0.9, on_gpus=True, procedure=PROCEDURE, videos=None, scratch=None)
 
 
 @given(st.lists(st.sampled_from([1, 2, 4, 8]), min_size=1, max_size=30), st.randoms(use_true_random=False))

@@ -13,8 +13,9 @@ from tests.conftest import make_a14b, make_case
 from wansweep.case import Case, Dtype, Model, Offload, Task
 from wansweep.plan.geometry import as_run
 from wansweep.record import Expert, Outcome, StageKind
-from wansweep.sweep import ModelSource
+from wansweep.sweep import Isolation, ModelSource, Procedure
 from wansweep.trial import options, pipeline
+from wansweep.trial.clock import HostClock
 from wansweep.trial.generate import decode, expert_schedule, generate, still
 from wansweep.trial.runner import run_rank
 from wansweep.trial.stages import Stages, read_journal
@@ -54,7 +55,7 @@ def _one_thread() -> None:
 def test_our_loop_is_bit_equal_to_the_pipelines_own(case: Case) -> None:
     case = as_run(case)
     pipe = loaded(case)
-    ours, video = generate(pipe, case, Stages(model=case.model), text_tokens=TEXT_TOKENS)
+    ours, video = generate(pipe, case, Stages(model=case.model, clock=HostClock()), text_tokens=TEXT_TOKENS)
     call = {
         "prompt": case.prompt,
         "negative_prompt": case.negative_prompt,
@@ -82,7 +83,9 @@ def test_our_loop_is_bit_equal_to_the_pipelines_own(case: Case) -> None:
 def test_a_seed_decides_the_video() -> None:
     case = as_run(make_case(steps=2))
     pipe = loaded(case)
-    first, again, other = (generate(pipe, c, Stages(model=c.model), text_tokens=TEXT_TOKENS)[0] for c in (case, case, replace(case, seed=7)))
+    first, again, other = (
+        generate(pipe, c, Stages(model=c.model, clock=HostClock()), text_tokens=TEXT_TOKENS)[0] for c in (case, case, replace(case, seed=7))
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -92,11 +95,11 @@ def test_a_seed_decides_the_video() -> None:
 def test_offload_changes_nothing_but_the_place_of_weights(name: str, offload: Offload) -> None:
     case = as_run(replace(CASES[name], steps=3))
     plain = loaded(case)
-    expected, _ = generate(plain, case, Stages(model=case.model), text_tokens=TEXT_TOKENS)
+    expected, _ = generate(plain, case, Stages(model=case.model, clock=HostClock()), text_tokens=TEXT_TOKENS)
     pipe = loaded(case)
     options.apply_offload(pipe, replace(case, offload=offload), torch.device("cpu"))
     options.check_offload(replace(case, offload=offload), options.hooks(pipe))
-    found, _ = generate(pipe, case, Stages(model=case.model), text_tokens=TEXT_TOKENS)
+    found, _ = generate(pipe, case, Stages(model=case.model, clock=HostClock()), text_tokens=TEXT_TOKENS)
     assert torch.equal(found, expected)
 
 
@@ -141,9 +144,12 @@ def test_a_miniature_is_built_once_and_then_found() -> None:
     assert not list(cache_dir().glob("*/.*"))
 
 
-def run(case: Case, tmp_path: Path):
-    task = RankTask(case=case, source=source(case), origin_s=0.0, scratch=tmp_path, keep_video=True, timeout_s=60)
-    return task, run_rank(task, Seat(rank=0, world=1, rendezvous="", threads=1))
+PROCEDURE = Procedure(repeats=1, timeout_s=60, isolation=Isolation.PROCESS, keep_video=True)
+
+
+def run(case: Case, tmp_path: Path, **procedure: object):
+    task = RankTask(case=case, source=source(case), origin_s=0.0, scratch=tmp_path, procedure=replace(PROCEDURE, **procedure))
+    return task, run_rank(task, Seat(rank=0, world=1, rendezvous="", cores=1))
 
 
 def test_a_local_folder_is_a_source_of_weights(tmp_path: Path) -> None:
@@ -198,3 +204,37 @@ def test_running_out_of_memory_is_an_outcome_with_the_stages_before_it(tmp_path:
     assert (ending.outcome, ending.reason) == (Outcome.OOM, "CUDA out of memory. Tried to allocate 20.00 GiB")
     open_stages = [stage.name for stage in read_journal(task.journal(0)) if stage.duration_s is None]
     assert open_stages == ["Total_Execution", "VAE_Decoding"]
+
+
+def test_warm_up_generations_are_kept_apart_from_the_measured_one(tmp_path: Path) -> None:
+    (cold, warm) = (tmp_path / "cold", tmp_path / "warm")
+    cold.mkdir()
+    warm.mkdir()
+    _, without = run(make_a14b(steps=2), cold)
+    task, ending = run(make_a14b(steps=2), warm, warmups=2)
+    assert (len(without.warmup_s), len(ending.warmup_s)) == (0, 2)
+    assert ending.resolved is not None
+    assert without.resolved is not None
+    assert ending.resolved.latents_sha256 == without.resolved.latents_sha256
+    stages = {stage.name: stage for stage in read_journal(task.journal(0))}
+    total = stages["Total_Execution"]
+    assert total.paused_s == pytest.approx(sum(ending.warmup_s), rel=0.05)
+    leaves = [stage for stage in stages.values() if stage.kind not in (StageKind.TOTAL_EXECUTION, StageKind.SAVE)]
+    assert sum(stage.duration_s or 0 for stage in leaves) == pytest.approx(total.duration_s, rel=0.02)
+    assert sum(name == "T5_Encoding" for name in stages) == 1
+
+
+def test_the_state_of_the_page_cache_before_loading_is_told(tmp_path: Path) -> None:
+    _, ending = run(make_case(steps=1), tmp_path)
+    assert ending.weights_cached is not None
+    assert ending.weights_cached.value == pytest.approx(1.0, abs=0.05)  # built or read a moment ago
+
+
+def test_every_stage_has_its_counters(tmp_path: Path) -> None:
+    task, _ = run(make_case(steps=4), tmp_path)
+    for stage in read_journal(task.journal(0)):
+        assert stage.figures["cpu_s"].value is not None
+        memory = stage.figures["host_rss_bytes"]
+        assert (memory.value or 0) > 100e6 if (stage.duration_s or 0) > 0.005 else memory.why == "too_short"
+        for name in ("peak_allocated_bytes", "peak_reserved_bytes", "device_used_bytes", "pinned_bytes", "energy_j"):
+            assert (stage.figures[name].value, stage.figures[name].why) == (None, "unsupported"), name  # on a CPU: null, never 0

@@ -23,11 +23,14 @@ from ray.tune import PlacementGroupFactory, Trainable
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from wansweep.case import Case
-from wansweep.record import Outcome, Record, Stage, StageKind, to_json
+from wansweep.record import Outcome, Record, SamplerFacts, Stage, StageKind, to_json
 from wansweep.schedule.cluster import CONTROLLER_CPU
-from wansweep.sweep import Isolation, ModelSource
+from wansweep.sweep import Isolation, ModelSource, Procedure
+from wansweep.telemetry.attribute import attribute
+from wansweep.telemetry.sampling import Sampling
+from wansweep.telemetry.trace import Trace
 from wansweep.trial.stages import read_journal
-from wansweep.trial.task import Ending, Seat, Task
+from wansweep.trial.task import Ending, Hello, Seat, Task
 
 # How often a running trial tells the driver what it is doing.
 REPORT_EVERY_S = 1.0
@@ -46,8 +49,7 @@ class Order:
         source: Facts of the model.
         rank_cpus: CPUs a rank reserves.
         on_gpus: Whether a rank reserves a GPU.
-        timeout_s: After which the trial is ended.
-        isolation: Whether ranks are this trial's own.
+        procedure: How to measure.
         videos: Folder for the mp4; null when it is not kept.
         scratch: Folder on the node for what dies with the sweep; null for the system's own.
     """
@@ -57,8 +59,7 @@ class Order:
     source: ModelSource
     rank_cpus: float
     on_gpus: bool
-    timeout_s: float
-    isolation: Isolation
+    procedure: Procedure
     videos: str | None
     scratch: str | None
 
@@ -76,22 +77,23 @@ class Rank:
     def __init__(self, name: str, rank: int) -> None:
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         self._name = f"{name} rank {rank}"
-        self._runs = 0
 
     def __repr__(self) -> str:
         return self._name
 
-    def rendezvous(self) -> str:
-        """An address for the gang's process group on this rank's node."""
+    def hello(self, rank: int, cores: float) -> Hello:
+        """Import what a trial needs, and say who this rank is."""
+        from wansweep.trial.runner import introduce
+
         with socket.socket() as probe:
             probe.bind(("", 0))
-            return f"tcp://{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+            address = f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+        return Hello(facts=introduce(rank, cores), pid=os.getpid(), address=address)
 
     def run(self, task: Task, seat: Seat) -> Ending:
         """The rank's part of a trial."""
         from wansweep.trial.runner import run_rank
 
-        self._runs += 1
         return run_rank(task, seat)
 
 
@@ -139,36 +141,40 @@ class CaseTrial(Trainable):  # type: ignore[misc]
         """Nothing, for the same reason."""
 
     def cleanup(self) -> None:
-        """End the ranks with the controller."""
+        """End the ranks and the sampler with the controller."""
+        if self._begun and self._sampling:
+            self._sampling.stop()
         self._kill()
 
     def _begin(self) -> None:
-        """Start the ranks, or take the warm ones, and give each its part."""
+        """Start the ranks, or take the warm ones, and ask each who it is."""
         order = self._order
         self._begun = True
         self._started_utc = datetime.now(UTC).isoformat(timespec="seconds")
         self._origin_s = time.perf_counter()
-        self._scratch = Path(tempfile.mkdtemp(prefix="wansweep-trial-", dir=order.scratch))
+        scratch = Path(tempfile.mkdtemp(prefix="wansweep-trial-", dir=order.scratch))
+        self._task = Task(case=order.case, source=order.source, origin_s=self._origin_s, scratch=scratch, procedure=order.procedure)
         self._warm = bool(self._ranks)
+        self._hellos: dict[int, Hello] = {}
         self._endings: list[Ending] = []
-        world = order.case.gpus
+        self._sampling: Sampling | None = None
         if not self._ranks:
-            self._ranks = [self._new_rank(rank) for rank in range(world)]
-        self._task = Task(
-            case=order.case,
-            source=order.source,
-            origin_s=self._origin_s,
-            scratch=self._scratch,
-            keep_video=order.videos is not None,
-            timeout_s=order.timeout_s,
+            self._ranks = [self._new_rank(rank) for rank in range(order.case.gpus)]
+        self._pending = {actor.hello.remote(rank, order.rank_cpus): rank for rank, actor in enumerate(self._ranks)}
+
+    def _give_parts(self) -> None:
+        """All ranks are there: start the node's sampler, and give each its part."""
+        hellos = [self._hellos[rank] for rank in range(len(self._ranks))]
+        gpus = [hello.facts.device_uuid for hello in hellos if hello.facts.device_uuid]
+        self._sampling = Sampling(
+            out=self._task.scratch / "samples.jsonl",
+            gpus=gpus,
+            pids=[hello.pid for hello in hellos],
+            period_s=self._order.procedure.sample_period_s,
         )
-        self._pending: dict[Any, int] = {}
-        try:
-            meet = ray.get(self._ranks[0].rendezvous.remote(), timeout=order.timeout_s) if world > 1 else ""
-        except RayError:
-            meet = ""  # rank 0 is dead; `_wait` finds out why
+        self._sampling.start()
         for rank, actor in enumerate(self._ranks):
-            seat = Seat(rank=rank, world=world, rendezvous=meet, threads=max(1, round(order.rank_cpus)))
+            seat = Seat(rank=rank, world=len(hellos), rendezvous=f"tcp://{hellos[0].address}", cores=self._order.rank_cpus)
             self._pending[actor.run.remote(self._task, seat)] = rank
 
     def _new_rank(self, rank: int) -> Any:  # noqa: ANN401  (Ray's actor handles have no type)
@@ -179,13 +185,16 @@ class CaseTrial(Trainable):  # type: ignore[misc]
 
     def _wait(self, seconds: float) -> tuple[Outcome, str] | None:
         """How the trial ended, or null when it goes on. The first rank that fails ends it."""
-        deadline_s = self._origin_s + self._order.timeout_s
+        timeout_s = self._order.procedure.timeout_s
+        deadline_s = self._origin_s + timeout_s
         until_s = min(time.perf_counter() + seconds, deadline_s)
         while self._pending and not self._failures():
             ready, _ = ray.wait(list(self._pending), timeout=max(0.0, until_s - time.perf_counter()))
             if not ready:
                 break
             self._collect(ready)
+            if not self._pending and self._sampling is None and not self._failures():
+                self._give_parts()
         if self._failures():
             rest, _ = ray.wait(list(self._pending), num_returns=len(self._pending), timeout=SECOND_THOUGHT_S) if self._pending else ([], None)
             self._collect(rest)
@@ -196,7 +205,7 @@ class CaseTrial(Trainable):  # type: ignore[misc]
         if time.perf_counter() >= deadline_s:
             return (
                 Outcome.TIMEOUT,
-                f"{self._where(next(iter(self._pending.values())))}not done after procedure.timeout_s={self._order.timeout_s:g}",
+                f"{self._where(next(iter(self._pending.values())))}not done after procedure.timeout_s={timeout_s:g}",
             )
         return None
 
@@ -208,7 +217,11 @@ class CaseTrial(Trainable):  # type: ignore[misc]
         for reference in ready:
             rank = self._pending.pop(reference)
             try:
-                self._endings.append(ray.get(reference))
+                answer: Hello | Ending = ray.get(reference)
+                if isinstance(answer, Hello):
+                    self._hellos[rank] = answer
+                else:
+                    self._endings.append(answer)
             except HostOutOfMemory as error:
                 reason = f"the host ran out of memory: {_first_line(error)}"
                 self._endings.append(Ending(rank=rank, outcome=Outcome.OOM, reason=reason, resolved=None))
@@ -218,7 +231,8 @@ class CaseTrial(Trainable):  # type: ignore[misc]
                 self._endings.append(Ending(rank=rank, outcome=Outcome.CRASH, reason=_first_line(error), resolved=None))
 
     def _record(self, outcome: Outcome, reason: str) -> Record:
-        resolved = next((ending.resolved for ending in sorted(self._endings, key=lambda e: e.rank) if ending.resolved), None)
+        ok = next((ending for ending in sorted(self._endings, key=lambda e: e.rank) if ending.resolved), None)
+        trace = self._sampling.stop() if self._sampling else None
         stages = tuple(stage for rank in range(self._order.case.gpus) for stage in self._stages(rank))
         return Record(
             case=self._order.case,
@@ -227,18 +241,34 @@ class CaseTrial(Trainable):  # type: ignore[misc]
             trial=self._order.trial,
             outcome=outcome,
             reason=reason,
-            resolved=resolved if outcome is Outcome.OK else None,
-            stages=stages,
+            resolved=ok.resolved if ok and outcome is Outcome.OK else None,
+            stages=self._attributed(stages, trace) if trace else stages,
             started_utc=self._started_utc,
             startup_s=min((stage.start_s for stage in stages), default=None),
             wall_s=time.perf_counter() - self._origin_s,
             warm=self._warm,
             node=socket.gethostname(),
+            timing=ok.timing if ok else None,
+            warmup_s=ok.warmup_s if ok else (),
+            weights_cached=ok.weights_cached if ok else None,
+            ranks=tuple(hello.facts for _, hello in sorted(self._hellos.items())),
+            sampler=_sampler_facts(trace) if trace else None,
+        )
+
+    def _attributed(self, stages: tuple[Stage, ...], trace: Trace) -> tuple[Stage, ...]:
+        """The stages with what was sampled in their windows."""
+        uuids = {rank: hello.facts.device_uuid for rank, hello in self._hellos.items()}
+        return attribute(
+            stages,
+            trace.samples,
+            origin_s=self._origin_s,
+            gpus={rank: uuid for rank, uuid in uuids.items() if uuid},
+            pids={rank: hello.pid for rank, hello in self._hellos.items()},
         )
 
     def _finish(self, record: Record) -> None:
         """Keep the video, end ranks that are not to be used again, and clear the scratch folder."""
-        if self._order.isolation is Isolation.PROCESS or record.outcome is not Outcome.OK:
+        if self._order.procedure.isolation is Isolation.PROCESS or record.outcome is not Outcome.OK:
             self._kill()
         if self._order.videos and self._task.video.exists() and Path(self._order.videos).is_dir():
             shutil.move(self._task.video, Path(self._order.videos) / f"{record.label}-{record.trial}.mp4")
@@ -264,6 +294,13 @@ class CaseTrial(Trainable):  # type: ignore[misc]
         """``rank 1 in Step_3_Inference: ``, as far as it is known."""
         parts = ([f"rank {rank}"] if self._order.case.gpus > 1 else []) + ([stage] if (stage := self._open_stage(rank)) else [])
         return f"{' in '.join(parts)}: " if parts else ""
+
+
+def _sampler_facts(trace: Trace) -> SamplerFacts:
+    cost = trace.cost
+    return SamplerFacts(
+        cpu_s=cost.cpu_s if cost else None, wall_s=cost.wall_s if cost else None, nvml_s=cost.nvml_mean_s if cost else None, errors=trace.errors
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -79,8 +79,7 @@ def _order(sweep: Sweep, case: Case, trial: int, connection: Connection, videos:
         source=sweep.models[case.model],
         rank_cpus=connection.capacity.rank_cpus(case.gpus),
         on_gpus=connection.capacity.on_gpus,
-        timeout_s=sweep.procedure.timeout_s,
-        isolation=sweep.procedure.isolation,
+        procedure=sweep.procedure,
         videos=videos,
         scratch=str(connection.scratch) if connection.started else None,
     )

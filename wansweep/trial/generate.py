@@ -54,8 +54,8 @@ def generate(pipe: WanPipe, case: Case, stages: Stages, *, text_tokens: int = 51
         stages: Where each window is recorded.
         text_tokens: Length that prompts are padded to.
     """
-    device = pipe._execution_device
     with stages(StageKind.T5_ENCODING):
+        device = pipe._execution_device
         texts = encode(pipe, case, device, text_tokens=text_tokens)
     with stages(StageKind.PREPROCESS):
         pipe.scheduler.set_timesteps(case.steps, device=device)

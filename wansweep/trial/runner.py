@@ -4,31 +4,60 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from diffusers.utils import export_to_video
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
-from wansweep.case import Case
 from wansweep.plan.geometry import as_run
-from wansweep.record import Expert, Outcome, Resolved, StageKind
+from wansweep.record import Expert, Figure, Outcome, RankFacts, Resolved, StageKind
+from wansweep.telemetry import nvml, torch_probe
+from wansweep.telemetry.page_cache import cached_fraction
+from wansweep.telemetry.samples import Missing
 from wansweep.trial import options, parallel, pipeline
+from wansweep.trial.clock import Clock, clock_for
 from wansweep.trial.generate import expert_schedule, generate
 from wansweep.trial.options import Invalid
-from wansweep.trial.stages import Stages, no_sync
+from wansweep.trial.probe import Probe
+from wansweep.trial.stages import Stages
 from wansweep.trial.task import Ending, Seat, Task
+
+
+def device_here() -> torch.device:
+    """The rank's device. A rank sees one GPU at most, so its number is always 0."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def introduce(rank: int, cores: float) -> RankFacts:
+    """Who the rank is, as torch sees its device. Makes no CUDA context."""
+    if device_here().type == "cpu":
+        name = platform.processor() or platform.machine()
+        return RankFacts(rank=rank, device_uuid=None, device_name=name, device_total_bytes=None, cores=cores)
+    properties = torch.cuda.get_device_properties(0)
+    uuid = torch_probe.device_uuid()
+    return RankFacts(
+        rank=rank,
+        device_uuid=None if isinstance(uuid, Missing) else uuid,
+        device_name=properties.name,
+        device_total_bytes=properties.total_memory,
+        cores=cores,
+    )
 
 
 def run_rank(task: Task, seat: Seat) -> Ending:
     """Run the rank's part; never raises. The trial's one broad ``except``: whatever happens becomes an ending."""
-    torch.set_num_threads(seat.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(max(1, round(seat.cores)))
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     try:
         with task.journal(seat.rank).open("ab", buffering=0) as journal:
-            stages = Stages(model=task.case.model, rank=seat.rank, origin_s=task.origin_s, journal=journal, sync=_sync_of(device))
-            resolved = _run(task, seat, device, stages)
-        return Ending(rank=seat.rank, outcome=Outcome.OK, reason="", resolved=resolved)
+            return _Run(task, seat, device_here()).to_the_end(journal)
     except Invalid as refusal:
         return _failed(seat, Outcome.INVALID, str(refusal))
     except torch.OutOfMemoryError as error:
@@ -41,24 +70,92 @@ def _failed(seat: Seat, outcome: Outcome, reason: str) -> Ending:
     return Ending(rank=seat.rank, outcome=outcome, reason=" ".join(reason.split())[:500], resolved=None)
 
 
-def _run(task: Task, seat: Seat, device: torch.device, stages: Stages) -> Resolved:
-    """Load, place, generate and save; the windows of contract.md."""
-    case = as_run(task.case)
-    path = pipeline.checkpoint(case, task.source)
-    with parallel.process_group(seat, device, timeout_s=task.timeout_s):
-        with stages(StageKind.TOTAL_EXECUTION):
-            with stages(StageKind.MODEL_INITIALIZATION):
-                pipe = pipeline.load(case, task.source, path)
-                parallel.split_sequence(pipe, case, seat, device)
-                options.apply_offload(pipe, case, device)
-                pipeline.read_weights(pipe)
-                installed = options.hooks(pipe)
-                options.check_offload(case, installed)
-            latents, video = generate(pipe, case, stages)
-        if seat.rank == 0:
-            with stages(StageKind.SAVE):
-                save(video, task.video, fps=task.source.fps)
-        return _resolved(task, pipe, case, path=path, hooks=installed, latents=latents)
+class _Run:
+    """A rank's part of one trial."""
+
+    def __init__(self, task: Task, seat: Seat, device: torch.device) -> None:
+        self.task = task
+        self.seat = seat
+        self.device = device
+        self.case = as_run(task.case)
+        self.path = pipeline.checkpoint(self.case, task.source)
+        self.hooks: dict[str, str] = {}
+        self.warmup_s: list[float] = []
+
+    def to_the_end(self, journal: BinaryIO) -> Ending:
+        """Load, warm up, generate and save, in the windows of contract.md."""
+        task, seat = self.task, self.seat
+        cached = _cached(self.path)
+        time.sleep(task.procedure.cooldown_s)
+        with parallel.process_group(seat, self.device, timeout_s=task.procedure.timeout_s), _probe() as probe:
+            clock = clock_for(self.device, task.procedure.timing)
+            stages = Stages(model=self.case.model, clock=clock, rank=seat.rank, origin_s=task.origin_s, journal=journal, probe=probe)
+            with stages(StageKind.TOTAL_EXECUTION):
+                with stages(StageKind.MODEL_INITIALIZATION):
+                    pipe = self.load()
+                with stages.pause():
+                    self.warm_up(pipe, clock)
+                latents, video = generate(pipe, self.case, stages)
+            stages.settle()
+            pipe.maybe_free_model_hooks()
+            if seat.rank == 0:
+                with stages(StageKind.SAVE):
+                    save(video, task.video, fps=task.source.fps)
+            return Ending(
+                rank=seat.rank,
+                outcome=Outcome.OK,
+                reason="",
+                resolved=self.resolved(pipe, latents),
+                timing=clock.timing,
+                warmup_s=tuple(self.warmup_s),
+                weights_cached=cached,
+            )
+
+    def load(self) -> pipeline.WanPipe:
+        """The pipeline with every declared lever applied, and checked to be in force."""
+        pipe = pipeline.load(self.case, self.task.source, self.path)
+        parallel.split_sequence(pipe, self.case, self.seat, self.device)
+        options.apply_offload(pipe, self.case, self.device)
+        pipeline.read_weights(pipe)
+        self.hooks = options.hooks(pipe)
+        options.check_offload(self.case, self.hooks)
+        return pipe
+
+    def warm_up(self, pipe: pipeline.WanPipe, clock: Clock) -> None:
+        """Whole generations that are thrown away; only how long each took is kept."""
+        for _ in range(self.task.procedure.warmups):
+            _wait(self.device)
+            begin_s = time.perf_counter()
+            generate(pipe, self.case, Stages(model=self.case.model, clock=clock))
+            pipe.maybe_free_model_hooks()
+            _wait(self.device)
+            self.warmup_s.append(time.perf_counter() - begin_s)
+
+    def resolved(self, pipe: pipeline.WanPipe, latents: torch.Tensor) -> Resolved:
+        """What was really in force, read back from the pipeline."""
+        timesteps = [float(t) for t in pipe.scheduler.timesteps.tolist()]
+        experts = expert_schedule(pipe, timesteps)
+        case, weights = self.case, self.task.case.weights
+        return Resolved(
+            device=self.device.type,
+            device_name=introduce(self.seat.rank, self.seat.cores).device_name,
+            task=case.task,
+            width=case.width,
+            height=case.height,
+            frames=case.frames,
+            weights=weights if weights == "tiny" else self.path,
+            dtypes=options.dtypes(pipe),
+            hooks=self.hooks,
+            attention=options.attention_backend(),
+            quant="none",
+            cache="none",
+            parallel=parallel.resolved_parallel(pipe),
+            shift=float(pipe.scheduler.config.flow_shift),
+            timesteps=tuple(timesteps),
+            switch_step=experts.index(Expert.LOW) if Expert.LOW in experts else None,
+            latents_sha256=hashlib.sha256(latents.float().cpu().contiguous().numpy().tobytes()).hexdigest(),
+            video=self.task.video.name if self.task.procedure.keep_video else None,
+        )
 
 
 def save(video: torch.Tensor, path: Path, *, fps: int) -> None:
@@ -66,31 +163,26 @@ def save(video: torch.Tensor, path: Path, *, fps: int) -> None:
     export_to_video(list(video[0].permute(0, 2, 3, 1).float().cpu().numpy()), str(path), fps=fps)
 
 
-def _resolved(task: Task, pipe: pipeline.WanPipe, case: Case, *, path: str, hooks: dict[str, str], latents: torch.Tensor) -> Resolved:
-    timesteps = [float(t) for t in pipe.scheduler.timesteps.tolist()]
-    experts = expert_schedule(pipe, timesteps)
-    device = pipe._execution_device
-    return Resolved(
-        device=device.type,
-        device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
-        task=case.task,
-        width=case.width,
-        height=case.height,
-        frames=case.frames,
-        weights=task.case.weights if task.case.weights == "tiny" else path,
-        dtypes=options.dtypes(pipe),
-        hooks=hooks,
-        attention=options.attention_backend(),
-        quant="none",
-        cache="none",
-        parallel=parallel.resolved_parallel(pipe),
-        shift=float(pipe.scheduler.config.flow_shift),
-        timesteps=tuple(timesteps),
-        switch_step=experts.index(Expert.LOW) if Expert.LOW in experts else None,
-        latents_sha256=hashlib.sha256(latents.float().cpu().contiguous().numpy().tobytes()).hexdigest(),
-        video=task.video.name if task.keep_video else None,
-    )
+@contextmanager
+def _probe() -> Iterator[Probe]:
+    """The reader of counters, with NVML open for the energy counter where there is a GPU."""
+    uuid = torch_probe.device_uuid()
+    if isinstance(uuid, Missing):
+        yield Probe()
+        return
+    with nvml.library() as failed:
+        yield Probe(None if failed else nvml.EnergyCounter(uuid))
 
 
-def _sync_of(device: torch.device) -> Callable[[], None]:
-    return torch.cuda.synchronize if device.type == "cuda" else no_sync
+def _cached(path: str) -> Figure | None:
+    """How much of the weight files the page cache holds; null for a hub id, whose files are elsewhere."""
+    files = sorted(Path(path).glob("**/*.safetensors")) if Path(path).is_dir() else []
+    if not files:
+        return None
+    reading = cached_fraction(files)
+    return Figure(value=reading.value, why=reading.why)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -7,22 +7,22 @@ still there, and the trial's controller reads from it what a running rank is doi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from pydantic import TypeAdapter, ValidationError
 
 from wansweep.case import Model
 from wansweep.record import Expert, Stage, StageKind, stage_name
 
+if TYPE_CHECKING:  # they import torch, which the controller that reads journals does not
+    from wansweep.trial.clock import Clock, Mark
+    from wansweep.trial.probe import Probe
+
 _STAGE = TypeAdapter(Stage)
-
-
-def no_sync() -> None:
-    """Wait for nothing: a CPU has finished when it returns."""
 
 
 @dataclass(kw_only=True)
@@ -31,39 +31,68 @@ class Stages:
 
     Attributes:
         model: Gives the Preprocess stage its name.
+        clock: Tells when the device was where.
         rank: Of the gang.
         origin_s: Value of ``time.perf_counter`` that is zero for every rank of the trial (one host, one CLOCK_MONOTONIC).
         journal: Where each begin and end is written, unbuffered; null keeps them in memory only.
-        sync: Waits for the device, so that a window holds the work issued in it.
+        probe: Reads counters at the edges; null measures time alone.
+        done: Stages that have ended, in order of their end.
     """
 
     model: Model
+    clock: Clock
     rank: int = 0
     origin_s: float = field(default_factory=time.perf_counter)
     journal: BinaryIO | None = None
-    sync: Callable[[], None] = no_sync
+    probe: Probe | None = None
     done: list[Stage] = field(default_factory=list)
+    _marks: list[tuple[Mark, Mark]] = field(default_factory=list)
+    _paused_s: float = 0.0
 
     @contextmanager
     def __call__(self, kind: StageKind, *, step: int | None = None, expert: Expert | None = None) -> Iterator[None]:
         """Times what runs inside the ``with``; an exception leaves the stage begun and not ended."""
-        self.sync()
-        start = time.perf_counter()
+        if self.probe is not None:
+            self.probe.begin()
+        begin = self.clock.mark()
+        paused_before_s = self._paused_s
         begun = Stage(
             kind=kind,
             name=stage_name(kind, self.model, step=step),
             rank=self.rank,
-            start_s=start - self.origin_s,
+            start_s=begin.host_s - self.origin_s,
             duration_s=None,
             step=step,
             expert=expert,
         )
         self._write(begun)
         yield
-        self.sync()
-        ended = replace(begun, duration_s=time.perf_counter() - start)
+        end = self.clock.mark()
+        figures = self.probe.end() if self.probe is not None else {}
+        ended = self._timed(replace(begun, paused_s=self._paused_s - paused_before_s, figures=figures), begin, end)
         self._write(ended)
         self.done.append(ended)
+        self._marks.append((begin, end))
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """What runs inside the ``with`` is in no open stage's duration."""
+        begin = time.perf_counter()
+        yield
+        self._paused_s += time.perf_counter() - begin
+
+    def settle(self) -> None:
+        """After the run: the device's own times in place of the host's, in `done` and in the journal."""
+        self.clock.settle()
+        settled = [self._timed(stage, *marks) for stage, marks in zip(self.done, self._marks, strict=True)]
+        for before, after in zip(self.done, settled, strict=True):
+            if after != before:
+                self._write(after)
+        self.done = settled
+
+    def _timed(self, stage: Stage, begin: Mark, end: Mark) -> Stage:
+        start_s, end_s = self.clock.at_s(begin), self.clock.at_s(end)
+        return replace(stage, start_s=start_s - self.origin_s, duration_s=end_s - start_s - stage.paused_s)
 
     def _write(self, stage: Stage) -> None:
         if self.journal is not None:

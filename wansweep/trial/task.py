@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wansweep.case import Case
-from wansweep.record import Outcome, Resolved
-from wansweep.sweep import ModelSource
+from wansweep.record import Figure, Outcome, RankFacts, Resolved, Timing
+from wansweep.sweep import ModelSource, Procedure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,13 +18,28 @@ class Seat:
         rank: From 0.
         world: Ranks of the gang.
         rendezvous: ``tcp://host:port`` of rank 0; unused by a gang of one.
-        threads: CPU threads that the rank may use.
+        cores: CPUs that the rank reserved; as many threads, at least one.
     """
 
     rank: int
     world: int
     rendezvous: str
-    threads: int
+    cores: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hello:
+    """What a rank says of itself before it is given anything to do.
+
+    Attributes:
+        facts: Who it is.
+        pid: Of its process.
+        address: Host and port for the gang's process group.
+    """
+
+    facts: RankFacts
+    pid: int
+    address: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,12 +51,18 @@ class Ending:
         outcome: ok, oom, invalid or crash; what kills a process is its controller's to tell.
         reason: One line, empty for ok.
         resolved: What was in force; null when the rank did not get through a video.
+        timing: How its stages were timed; null when it did not get that far.
+        warmup_s: Seconds of each warm-up generation.
+        weights_cached: Share of the weight files in the page cache before loading.
     """
 
     rank: int
     outcome: Outcome
     reason: str
     resolved: Resolved | None
+    timing: Timing | None = None
+    warmup_s: tuple[float, ...] = ()
+    weights_cached: Figure | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,16 +74,14 @@ class Task:
         source: Facts of its model.
         origin_s: Zero of the trial's clock (`Stages.origin_s`).
         scratch: Folder on the node for journals and the video.
-        keep_video: Whether the mp4 is wanted afterwards.
-        timeout_s: For collectives.
+        procedure: How to measure.
     """
 
     case: Case
     source: ModelSource
     origin_s: float
     scratch: Path
-    keep_video: bool
-    timeout_s: float
+    procedure: Procedure
 
     def journal(self, rank: int) -> Path:
         """The rank's journal of stages."""
