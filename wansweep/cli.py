@@ -159,9 +159,8 @@ def _run_trials(request: Request, folder: RunFolder, publisher: Publisher, todo:
     sweep = request.sweep
     with connect(sweep.cluster) as connection:
         print(connection.told(), file=sys.stderr)
-        videos = str(folder.videos.resolve()) if sweep.procedure.keep_video else None
         with LiveView(total=len(todo), title=sweep.name, on_record=publisher.add) as view:
-            return run_trials(sweep, todo, connection=connection, videos=videos, watcher=view)
+            return run_trials(sweep, todo, connection=connection, run_folder=str(folder.path.resolve()), watcher=view)
 
 
 _VERBS = {"run": run, "plan": plan, "report": report}

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 import time
+from pathlib import Path
+
+import polars as pl
 
 from wansweep.record import Record
 from wansweep.report import markdown
 from wansweep.store import RunFolder, write_atomic
 from wansweep.tables.results import Results, tabulate
+from wansweep.tables.traces import trace_frame
+from wansweep.telemetry.trace import read_trace
 
 # A rebuild may take this share of the time since the last one; with thousands of cases it would else be all the driver does.
 SHARE = 0.1
@@ -26,11 +31,15 @@ def read_results(folder: RunFolder) -> Results:
 def write_tables(folder: RunFolder, results: Results) -> None:
     """Write summary.parquet, summary.csv, stages.parquet and report.md."""
     for name, frame in (("summary", results.summary), ("stages", results.stages)):
-        buffer = io.BytesIO()
-        frame.write_parquet(buffer)
-        write_atomic(folder.path / f"{name}.parquet", buffer.getvalue())
+        _write_parquet(folder.path / f"{name}.parquet", frame)
     write_atomic(folder.path / "summary.csv", results.summary.write_csv().encode())
     write_atomic(folder.report, markdown.render(results).encode())
+
+
+def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    write_atomic(path, buffer.getvalue())
 
 
 class Publisher:
@@ -47,9 +56,17 @@ class Publisher:
     def add(self, record: Record) -> None:
         """Store a record, and then render the folder again unless that was done too short a while ago."""
         self._folder.append(record)
+        self._store_trace(record)
         self._records.append(record)
         if self._took_s <= SHARE * (time.monotonic() - self._ended_s):
             self.render()
+
+    def _store_trace(self, record: Record) -> None:
+        """The trial's samples as Parquet, a tenth of the size of the lines that the sampler wrote."""
+        lines = self._folder.traces / f"{record.case_id}-{record.trial}.jsonl"
+        if lines.exists():
+            _write_parquet(lines.with_suffix(".parquet"), trace_frame(read_trace(lines).samples))
+            lines.unlink()
 
     def render(self) -> Results:
         """Render the folder now."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import TypeAdapter
+from pydantic import PlainSerializer, TypeAdapter
 
 from wansweep.case import Case, Model, Task
 
@@ -201,6 +202,14 @@ class Resolved:
     video: str | None = None
 
 
+_STAGES = TypeAdapter(tuple[Stage, ...])
+
+
+def _compact(stages: tuple[Stage, ...]) -> object:
+    """Stages without the fields at their default: a third of the bytes, since most figures are a value alone."""
+    return _STAGES.dump_python(stages, mode="json", exclude_defaults=True)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """One trial: what was asked, what happened, and what was measured.
@@ -232,7 +241,7 @@ class Record:
     outcome: Outcome
     reason: str
     resolved: Resolved | None
-    stages: tuple[Stage, ...]
+    stages: Annotated[tuple[Stage, ...], PlainSerializer(_compact)]
     started_utc: str
     startup_s: float | None
     wall_s: float

@@ -6,6 +6,7 @@
         sweep.yaml            the resolved sweep, written before anything runs
         environment.json      versions, machine, command
         records/ID-TRIAL.json one durable file a finished trial
+        traces/ID-TRIAL.parquet  what the sampler saw during it
         videos/               the mp4s, when they are kept
         summary.parquet .csv, stages.parquet, report.md    rendered from the above after every trial
 """
@@ -59,6 +60,11 @@ class RunFolder:
     def videos(self) -> Path:
         """Where mp4s are kept."""
         return self.path / "videos"
+
+    @property
+    def traces(self) -> Path:
+        """Where samples are kept."""
+        return self.path / "traces"
 
     @property
     def report(self) -> Path:
@@ -134,6 +140,7 @@ def create(reports: Path, sweep: Sweep, environment: Environment) -> RunFolder:
             except FileExistsError:
                 continue
         (path / "records").mkdir()
+        (path / "traces").mkdir()
         if sweep.procedure.keep_video:
             (path / "videos").mkdir()
     except OSError as error:

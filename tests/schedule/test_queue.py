@@ -21,7 +21,7 @@ EIGHT = Capacity(gpus=(8,), cpus=(64.0,))
 
 def order(gpus: int, number: int) -> Order:
     case = make_case(gpus=gpus, ulysses=gpus, seed=number, label=f"c{number}")
-    return Order(case=case, trial=0, source=SOURCE, rank_cpus=0.9, on_gpus=True, procedure=PROCEDURE, videos=None, scratch=None)
+    return Order(case=case, trial=0, source=SOURCE, rank_cpus=0.9, on_gpus=True, procedure=PROCEDURE, run_folder="", scratch=None)
 
 
 @given(st.lists(st.sampled_from([1, 2, 4, 8]), min_size=1, max_size=30), st.randoms(use_true_random=False))

@@ -53,9 +53,17 @@ def test_the_quick_sweep_ends_well_and_its_last_line_is_its_folder(quick: subpro
     assert quick.returncode == 0, quick.stderr
     folder = run_folder(quick)
     assert folder.report.is_file()
-    assert {"sweep.yaml", "environment.json", "records", "summary.csv", "summary.parquet", "stages.parquet", "report.md", "videos"} == {
-        path.name for path in folder.path.iterdir()
-    }
+    assert {
+        "sweep.yaml",
+        "environment.json",
+        "records",
+        "summary.csv",
+        "summary.parquet",
+        "stages.parquet",
+        "report.md",
+        "videos",
+        "traces",
+    } == {path.name for path in folder.path.iterdir()}
 
 
 def test_the_quick_sweep_runs_the_three_families_the_ladder_and_a_gang(quick: subprocess.CompletedProcess[str]) -> None:

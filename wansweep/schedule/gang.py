@@ -6,6 +6,7 @@ retries and resume are not used: they cannot tell an OOM from a kill and know no
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -50,7 +51,7 @@ class Order:
         rank_cpus: CPUs a rank reserves.
         on_gpus: Whether a rank reserves a GPU.
         procedure: How to measure.
-        videos: Folder for the mp4; null when it is not kept.
+        run_folder: Where the mp4 and the samples go, when this node can see it.
         scratch: Folder on the node for what dies with the sweep; null for the system's own.
     """
 
@@ -60,7 +61,7 @@ class Order:
     rank_cpus: float
     on_gpus: bool
     procedure: Procedure
-    videos: str | None
+    run_folder: str
     scratch: str | None
 
     @property
@@ -167,7 +168,7 @@ class CaseTrial(Trainable):  # type: ignore[misc]
         hellos = [self._hellos[rank] for rank in range(len(self._ranks))]
         gpus = [hello.facts.device_uuid for hello in hellos if hello.facts.device_uuid]
         self._sampling = Sampling(
-            out=self._task.scratch / "samples.jsonl",
+            out=self._task.samples,
             gpus=gpus,
             pids=[hello.pid for hello in hellos],
             period_s=self._order.procedure.sample_period_s,
@@ -267,12 +268,14 @@ class CaseTrial(Trainable):  # type: ignore[misc]
         )
 
     def _finish(self, record: Record) -> None:
-        """Keep the video, end ranks that are not to be used again, and clear the scratch folder."""
+        """Hand over the video and the samples, end ranks that are not to be used again, and clear the scratch folder."""
         if self._order.procedure.isolation is Isolation.PROCESS or record.outcome is not Outcome.OK:
             self._kill()
-        if self._order.videos and self._task.video.exists() and Path(self._order.videos).is_dir():
-            shutil.move(self._task.video, Path(self._order.videos) / f"{record.label}-{record.trial}.mp4")
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        folder, name = Path(self._order.run_folder), f"{record.case_id}-{record.trial}"
+        if self._order.procedure.keep_video:
+            _hand_over(self._task.video, folder / "videos" / f"{record.label}-{record.trial}.mp4")
+        _hand_over(self._task.samples, folder / "traces" / f"{name}.jsonl")
+        shutil.rmtree(self._task.scratch, ignore_errors=True)
 
     def _kill(self) -> None:
         for rank in self._ranks:
@@ -294,6 +297,13 @@ class CaseTrial(Trainable):  # type: ignore[misc]
         """``rank 1 in Step_3_Inference: ``, as far as it is known."""
         parts = ([f"rank {rank}"] if self._order.case.gpus > 1 else []) + ([stage] if (stage := self._open_stage(rank)) else [])
         return f"{' in '.join(parts)}: " if parts else ""
+
+
+def _hand_over(file: Path, to: Path) -> None:
+    """Move a file into the run folder; on a node that does not see the folder, or a full disk, it stays behind and is lost."""
+    if file.exists() and to.parent.is_dir():
+        with contextlib.suppress(OSError):
+            shutil.move(file, to)
 
 
 def _sampler_facts(trace: Trace) -> SamplerFacts:

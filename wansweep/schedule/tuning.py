@@ -37,7 +37,7 @@ class Watcher(Protocol):
         """A trial is over."""
 
 
-def run_trials(sweep: Sweep, todo: Sequence[tuple[Case, int]], *, connection: Connection, videos: str | None, watcher: Watcher) -> bool:
+def run_trials(sweep: Sweep, todo: Sequence[tuple[Case, int]], *, connection: Connection, run_folder: str, watcher: Watcher) -> bool:
     """Run the trials (case, repeat) and hand every record to the watcher. Returns whether the user interrupted.
 
     Cases that no node can ever hold end as ``invalid`` at once.
@@ -48,7 +48,7 @@ def run_trials(sweep: Sweep, todo: Sequence[tuple[Case, int]], *, connection: Co
         if refusal := capacity.refusal(case.gpus):
             watcher.finished(_unrun(case, trial, Outcome.INVALID, refusal))
         else:
-            queue.waiting.append(_order(sweep, case, trial, connection, videos))
+            queue.waiting.append(_order(sweep, case, trial, connection, run_folder))
     if not queue.waiting:
         return False
     tuner = Tuner(
@@ -72,7 +72,7 @@ def run_trials(sweep: Sweep, todo: Sequence[tuple[Case, int]], *, connection: Co
     return interrupted.is_set()
 
 
-def _order(sweep: Sweep, case: Case, trial: int, connection: Connection, videos: str | None) -> Order:
+def _order(sweep: Sweep, case: Case, trial: int, connection: Connection, run_folder: str) -> Order:
     return Order(
         case=case,
         trial=trial,
@@ -80,7 +80,7 @@ def _order(sweep: Sweep, case: Case, trial: int, connection: Connection, videos:
         rank_cpus=connection.capacity.rank_cpus(case.gpus),
         on_gpus=connection.capacity.on_gpus,
         procedure=sweep.procedure,
-        videos=videos,
+        run_folder=run_folder,
         scratch=str(connection.scratch) if connection.started else None,
     )
 

@@ -73,7 +73,7 @@ class Task:
         case: As declared.
         source: Facts of its model.
         origin_s: Zero of the trial's clock (`Stages.origin_s`).
-        scratch: Folder on the node for journals and the video.
+        scratch: Folder on the node for journals, samples and the video.
         procedure: How to measure.
     """
 
@@ -86,6 +86,11 @@ class Task:
     def journal(self, rank: int) -> Path:
         """The rank's journal of stages."""
         return self.scratch / f"rank{rank}.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """What the node's sampler writes."""
+        return self.scratch / "samples.jsonl"
 
     @property
     def video(self) -> Path:
