@@ -136,15 +136,10 @@ def test_a_folder_made_for_other_cases_is_not_resumed(quick: subprocess.Complete
     assert "made for other cases (16 differ" in done.stderr
 
 
-def test_the_seven_seed_cases_leave_seven_rows(ray_address: str, tmp_path: Path) -> None:
-    done = wansweep(
-        "+sweep=seed",
-        "weights=tiny",
-        "procedure.isolation=warm",
-        f"cluster.address={ray_address}",
-        "cluster.exclusive=false",
-        f"reports={tmp_path}",
-    )
+def test_the_seven_seed_cases_leave_seven_rows_on_a_cluster_that_was_there(ray_address: str, tmp_path: Path) -> None:
+    overrides = ["weights=tiny", "procedure.isolation=warm", "cluster=auto", "cluster.exclusive=false", f"reports={tmp_path}"]
+    done = wansweep("+sweep=seed", *overrides, RAY_ADDRESS=ray_address)
+    assert "Ray joined: 2 CPUs, no GPU" in done.stderr
     assert done.returncode == 0, done.stderr
     summary = pl.read_csv(run_folder(done).path / "summary.csv")
     assert summary.height == 7
