@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"wansweep: {line}", file=sys.stderr)
         return WRONG
+    except KeyboardInterrupt:  # before there was anything to finish
+        return INTERRUPTED
 
 
 def run(arguments: Sequence[str]) -> int:

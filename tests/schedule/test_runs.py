@@ -36,6 +36,12 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             sweep.kill()
 
 
+def read_until(sweep: subprocess.Popen[str], text: str) -> None:
+    """Wait for a line of progress."""
+    assert sweep.stderr is not None
+    assert any(text in line for line in sweep.stderr), f"ended without {text!r}"
+
+
 def wait_for(what: Callable[[], object], *, seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not what():
@@ -159,6 +165,7 @@ def test_the_seven_seed_cases_leave_seven_rows_on_a_cluster_that_was_there(ray_a
 def test_a_killed_rank_and_a_late_trial_are_outcomes_and_the_sweep_goes_on(ray_address: str, tmp_path: Path) -> None:
     overrides = ["+sweep=accidents", "--config-dir", str(CONF), f"cluster.address={ray_address}", f"reports={tmp_path}"]
     with started(*overrides) as sweep:
+        read_until(sweep, "killed: starting")
         wait_for(ranks)
         time.sleep(12)  # into its steps
         for rank in ranks():
@@ -220,6 +227,7 @@ def test_two_interrupts_stop_now_and_lose_nothing_recorded(ray_address: str, tmp
         "procedure.timeout_s=600",
     ]
     with started(*overrides) as sweep:
+        read_until(sweep, "killed: starting")
         wait_for(ranks)
         sweep.send_signal(signal.SIGINT)
         time.sleep(2)
