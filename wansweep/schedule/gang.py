@@ -65,10 +65,19 @@ class Order:
     scratch: str | None
 
     @property
+    def reserves(self) -> str:
+        """``2 GPUs``, or ``2 CPU ranks`` on a cluster without any."""
+        return f"{self.case.gpus} {'GPU' if self.on_gpus else 'CPU rank'}{'s' if self.case.gpus > 1 else ''}"
+
+    @property
     def name(self) -> str:
-        """As trials and actors are called in Ray's dashboard."""
-        gpus = f"{self.case.gpus} GPU" if self.on_gpus else f"{self.case.gpus} CPU rank{'s' * (self.case.gpus > 1)}"
-        return f"{self.case.label} #{self.trial} ({self.case.model}, {gpus})"
+        """As the trial is called in Ray's dashboard."""
+        return f"{self.case.label} #{self.trial} ({self.case.model}, {self.reserves})"
+
+    @property
+    def ranks_name(self) -> str:
+        """As its ranks are called there. Ray takes an actor's name once, so ranks that go on to other cases cannot bear the first one's."""
+        return self.name if self.procedure.isolation is Isolation.PROCESS else f"warm, {self.reserves},"
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
@@ -122,7 +131,8 @@ class CaseTrial(Trainable):  # type: ignore[misc]
         return True
 
     def __repr__(self) -> str:
-        return self._order.name
+        # Tune gives a controller one trial after another, and Ray takes its name once: the ranks name the case.
+        return f"controller of trials with {self._order.reserves}"
 
     def step(self) -> dict[str, Any]:
         """Wait for the ranks a while; the record when the trial is over, else what it is doing."""
@@ -182,7 +192,7 @@ class CaseTrial(Trainable):  # type: ignore[misc]
         group = ray.util.get_current_placement_group()
         place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=1 + rank)
         options = {"num_cpus": self._order.rank_cpus, "num_gpus": 1 if self._order.on_gpus else 0, "scheduling_strategy": place}
-        return Rank.options(**options).remote(self._order.name, rank)  # type: ignore[attr-defined]
+        return Rank.options(**options).remote(self._order.ranks_name, rank)  # type: ignore[attr-defined]
 
     def _wait(self, seconds: float) -> tuple[Outcome, str] | None:
         """How the trial ended, or null when it goes on. The first rank that fails ends it."""
