@@ -12,7 +12,8 @@ from tests.makers import make_record, make_stages
 from wansweep.metrics import METRICS
 from wansweep.record import Outcome, StageKind
 from wansweep.tables.analysis import analyse
-from wansweep.tables.frames import STAGES_SCHEMA, SUMMARY_SCHEMA, stages_frame, summary_frame, trial_frame, with_load
+from wansweep.tables.frames import STAGES_SCHEMA, SUMMARY_SCHEMA, stages_frame, summary_frame, with_load
+from wansweep.tables.trials import trial_frame
 
 CONTRACT_SUMMARY = [
     "case_id",
