@@ -11,7 +11,8 @@ import polars as pl
 from wansweep.metrics import METRIC, STAGE_METRIC
 from wansweep.record import Outcome, Record, StageKind
 from wansweep.sweep import Sweep
-from wansweep.tables.analysis import NoData, analyse
+from wansweep.tables.analysis import analyse
+from wansweep.tables.finding import NoData
 from wansweep.tables.results import Results
 from wansweep.units import NOT_MEASURED
 
