@@ -94,7 +94,7 @@ def _stage_row(record: Record, stage: Stage) -> dict[str, object]:
     }
     for metric in STAGE_FIGURES:
         row[metric.name], row[f"{metric.name}_why"] = _value(metric, stage.figures.get(metric.name))
-    sampled = _load_figure(stage)
+    sampled = load_figure(stage)
     coverage = sampled.coverage if sampled else None
     row |= {"n_samples": sampled and sampled.n_samples, "coverage_pct": None if coverage is None else 100 * coverage}
     return row
@@ -109,10 +109,10 @@ def _value(metric: Metric, figure: Figure | None) -> tuple[float | None, str | N
     return (figure.max if metric.peak and figure.max is not None else figure.value), None
 
 
-def _load_figure(stage: Stage) -> Figure | None:
-    """The sampled figure that the stage's load is made from; where none has a value, the best that was tried."""
+def load_figure(stage: Stage) -> Figure | None:
+    """The sampled figure that a stage's load is made from; where none has a value, the last that was tried."""
     tried = [stage.figures[name] for name in LOAD_SOURCES if name in stage.figures]
-    return next((figure for figure in tried if figure.value is not None), tried[0] if tried else None)
+    return next((figure for figure in tried if figure.value is not None), tried[-1] if tried else None)
 
 
 def with_load(stages: pl.DataFrame) -> pl.DataFrame:

@@ -22,9 +22,9 @@ def typical_stages(stages: pl.DataFrame) -> pl.DataFrame:
     figures = [name for name in STAGE_METRIC if name in stages.columns]
     whys = {name: f"{name}_why" for name in figures if f"{name}_why" in stages.columns}
     told = [pl.col(why).drop_nulls().first() for why in whys.values()]
-    sources = [pl.col("load_source").drop_nulls().unique().sort().str.join(" or ").replace("", None)]
-    trials = stages.group_by("trial", *key).agg(pl.col("start_s").min(), pl.col(figures).max(), *told, *sources)
-    folded = trials.group_by(*key).agg(pl.col("start_s").median(), pl.col(figures).median(), *told, *sources)
+    trials = stages.group_by("trial", *key).agg(pl.col("start_s").min(), pl.col(figures).max(), *told, pl.col("load_source"))
+    sources = pl.col("load_source").explode().drop_nulls().unique().sort().str.join(" or ").replace("", None)
+    folded = trials.group_by(*key).agg(pl.col("start_s").median(), pl.col(figures).median(), *told, sources)
     return folded.with_columns(pl.when(pl.col(name).is_null()).then(why).alias(why) for name, why in whys.items()).sort("start_s", "stage")
 
 
