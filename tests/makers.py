@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from wansweep.case import Case
-from wansweep.record import Outcome, Record, Resolved, Stage, StageKind, stage_name
+from wansweep.record import Figure, Outcome, RankFacts, Record, Resolved, Stage, StageKind, stage_name
 
 
 def make_stage(case: Case, kind: StageKind, start_s: float, duration_s: float | None, *, step: int | None = None, rank: int = 0) -> Stage:
@@ -23,6 +25,30 @@ def make_stages(case: Case, *, step_s: float = 1.0, rank: int = 0) -> tuple[Stag
         at += seconds
     total = make_stage(case, StageKind.TOTAL_EXECUTION, 5.0, at - 5.0 + 0.25, rank=rank)
     return (total, *stages, make_stage(case, StageKind.SAVE, at + 0.25, 3.0, rank=rank))
+
+
+def with_figures(stages: tuple[Stage, ...], *kinds: StageKind, **figures: float | Figure) -> tuple[Stage, ...]:
+    """The stages, those of the kinds (all, when none is named) with figures on top: a bare number is a value without samples."""
+    added = {name: figure if isinstance(figure, Figure) else Figure(value=figure) for name, figure in figures.items()}
+    return tuple(replace(stage, figures=stage.figures | added) if not kinds or stage.kind in kinds else stage for stage in stages)
+
+
+def sampled(value: float, *, n_samples: int = 40, coverage: float = 1.0, largest: float | None = None) -> Figure:
+    return Figure(value=value, n_samples=n_samples, coverage=coverage, max=value if largest is None else largest)
+
+
+def missing(why: str) -> Figure:
+    return Figure(value=None, why=why, n_samples=0, coverage=0.0)
+
+
+def on_gpu(record: Record, device_name: str, *, total_bytes: int | None = None, **resolved: object) -> Record:
+    """The record as of so many GPUs of a name, with other resolved fields as given."""
+    ranks = tuple(
+        RankFacts(rank=rank, device_uuid=f"GPU-{rank}", device_name=device_name, device_total_bytes=total_bytes, cores=8.0)
+        for rank in range(record.case.gpus)
+    )
+    ran = replace(make_resolved(record.case), device="cuda", device_name=device_name, **resolved)  # type: ignore[arg-type]
+    return replace(record, ranks=ranks, resolved=ran)
 
 
 def make_record(

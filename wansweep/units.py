@@ -33,6 +33,11 @@ JOULES = Unit(symbol="kJ", stored_per_shown=1e3)
 PFLOP = Unit(symbol="PFLOP", stored_per_shown=1e15)
 TFLOPS = Unit(symbol="TFLOP/s")
 SM_SECONDS = Unit(symbol="SM%·s")
+WATTS = Unit(symbol="W")
+CELSIUS = Unit(symbol="°C")
+MEGAHERTZ = Unit(symbol="MHz")
+BYTES_PER_S = Unit(symbol="GB/s", stored_per_shown=1e9)
+TIMES = Unit(symbol="x")
 COUNT = Unit(symbol="")
 
 

@@ -7,12 +7,14 @@ import re
 import polars as pl
 import pytest
 
-from tests.conftest import DATA, make_a14b, make_case
+from tests.conftest import make_a14b, make_case
 from tests.makers import make_record, make_stages
+from tests.tables.seed import CASES, seed_stages
 from wansweep.metrics import METRICS
-from wansweep.record import Outcome, StageKind
+from wansweep.record import Outcome
 from wansweep.tables.analysis import analyse
-from wansweep.tables.frames import STAGES_SCHEMA, SUMMARY_SCHEMA, stages_frame, summary_frame, trial_frame, with_load
+from wansweep.tables.frames import STAGES_SCHEMA, SUMMARY_SCHEMA, stages_frame, summary_frame, with_load
+from wansweep.tables.trials import trial_frame
 
 CONTRACT_SUMMARY = [
     "case_id",
@@ -150,35 +152,6 @@ def test_every_metric_of_the_table_is_a_column_of_the_summary() -> None:
 
 
 # ---- against the excerpt of the seed report: its printed figures, from its printed stages ----
-
-ROW = re.compile(r"^\| (\w+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| (\d+) \|$", re.MULTILINE)
-CASES = re.findall(r"## Case: (\S+)\n(.*?)\n---", (DATA / "seed_report.md").read_text(), re.DOTALL)
-
-
-def kind_of(stage: str) -> StageKind:
-    return next(kind for kind in StageKind if stage.endswith(kind))
-
-
-def seed_stages(text: str) -> tuple[pl.DataFrame, list[int]]:
-    """The stages of one seed case in our columns, and the Comp Load that the seed printed for each."""
-    found = ROW.findall(text)
-    rows = [
-        {
-            "case_id": "seed",
-            "trial": 0,
-            "rank": 0,
-            "stage": name,
-            "kind": str(kind_of(name)),
-            "duration_s": float(seconds),
-            "peak_allocated_bytes": float(memory) * 2**30,
-            "sm_active_pct": float(sm),
-        }
-        for name, seconds, memory, _, _, sm, _ in found
-    ]
-    schema = {name: dtype for name, dtype in STAGES_SCHEMA.items() if name in rows[0]}
-    frame = pl.DataFrame(rows, schema=schema)
-    missing = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in STAGES_SCHEMA.items() if name not in schema]
-    return with_load(frame.with_columns(missing)), [int(row[-1]) for row in found]
 
 
 def printed(text: str, name: str) -> float:

@@ -1,18 +1,28 @@
 """Records to two Polars frames: one row a stage of a rank, and one row a case.
 
-A figure that was not measured is null. Ranks fold as METRICS says; trials of a case fold to the median, with n and the spread kept.
+A figure that was not measured is null, and its ``<name>_why`` says why: a `telemetry.samples.Missing`, or ``not_tried``. Ranks fold as METRICS
+says; the trials of a case that count fold to the median, with n and the spread kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 
 from wansweep.case import Case
-from wansweep.metrics import METRIC, METRICS, STAGE_METRICS, Fold, Metric
+from wansweep.metrics import METRICS, STAGE_FIGURES, STAGE_METRICS, Metric
 from wansweep.plan.geometry import as_run
-from wansweep.record import Outcome, Record, StageKind
+from wansweep.record import Figure, Outcome, Record, Stage
+from wansweep.tables.compute import achieved
+from wansweep.tables.repeats import counted, is_warm, left_out
+from wansweep.tables.stability import assess
+from wansweep.tables.trials import trial_frame
+
+NOT_TRIED = "not_tried"
+# What compute load is made from, the best first.
+LOAD_SOURCES = ("sm_active_pct", "gpu_busy_pct")
 
 STAGES_SCHEMA: dict[str, pl.DataType] = {
     "case_id": pl.String(),
@@ -25,6 +35,8 @@ STAGES_SCHEMA: dict[str, pl.DataType] = {
     "expert": pl.String(),
     "start_s": pl.Float64(),
     **{metric.name: pl.Float64() for metric in STAGE_METRICS},
+    "load_source": pl.String(),
+    **{f"{metric.name}_why": pl.String() for metric in STAGE_METRICS if metric.name != "duration_s"},
 }
 _DESCRIPTION: dict[str, pl.DataType] = {
     "case_id": pl.String(),
@@ -45,115 +57,120 @@ _DESCRIPTION: dict[str, pl.DataType] = {
     "cache": pl.String(),
     "parallel": pl.String(),
     "n": pl.Int64(),
+    "warm": pl.Boolean(),
+    "left_out": pl.Int64(),
 }
-SUMMARY_SCHEMA: dict[str, pl.DataType] = {**_DESCRIPTION, **{metric.name: pl.Float64() for metric in METRICS}, "stable": pl.String()}
-_LEAVES = [kind for kind in StageKind if kind not in (StageKind.TOTAL_EXECUTION, StageKind.SAVE)]
+SUMMARY_SCHEMA: dict[str, pl.DataType] = {
+    **_DESCRIPTION,
+    **{metric.name: pl.Float64() for metric in METRICS},
+    "tflops_why": pl.String(),
+    "mfu_pct_why": pl.String(),
+    "stable": pl.String(),
+    "advice": pl.String(),
+}
 # Digits kept in files: float sums differ in the last bits from run to run, and golden files must not.
 DECIMALS = 6
 
 
 def stages_frame(records: Sequence[Record]) -> pl.DataFrame:
     """One row a stage that ended, on every rank of every trial."""
-    rows = [
-        {
-            "case_id": record.case_id,
-            "label": record.label,
-            "trial": record.trial,
-            "rank": stage.rank,
-            "stage": stage.name,
-            "kind": str(stage.kind),
-            "step": stage.step,
-            "expert": stage.expert and str(stage.expert),
-            "start_s": stage.start_s,
-            "duration_s": stage.duration_s,
-        }
-        for record in records
-        for stage in record.stages
-        if stage.duration_s is not None
-    ]
+    rows = [_stage_row(record, stage) for record in records for stage in record.stages if stage.duration_s is not None]
     measured = {name: dtype for name, dtype in STAGES_SCHEMA.items() if rows and name in rows[0]}
-    return with_load(_completed(pl.DataFrame(rows, schema=measured or STAGES_SCHEMA), STAGES_SCHEMA))
+    return _completed(with_load(pl.DataFrame(rows, schema=measured or STAGES_SCHEMA)), STAGES_SCHEMA)
+
+
+def _stage_row(record: Record, stage: Stage) -> dict[str, object]:
+    row: dict[str, object] = {
+        "case_id": record.case_id,
+        "label": record.label,
+        "trial": record.trial,
+        "rank": stage.rank,
+        "stage": stage.name,
+        "kind": str(stage.kind),
+        "step": stage.step,
+        "expert": stage.expert and str(stage.expert),
+        "start_s": stage.start_s,
+        "duration_s": stage.duration_s,
+    }
+    for metric in STAGE_FIGURES:
+        row[metric.name], row[f"{metric.name}_why"] = _value(metric, stage.figures.get(metric.name))
+    sampled = load_figure(stage)
+    coverage = sampled.coverage if sampled else None
+    row |= {"n_samples": sampled and sampled.n_samples, "coverage_pct": None if coverage is None else 100 * coverage}
+    return row
+
+
+def _value(metric: Metric, figure: Figure | None) -> tuple[float | None, str | None]:
+    """A figure as its column keeps it, and why there is none."""
+    if figure is None:
+        return None, NOT_TRIED
+    if figure.value is None:
+        return None, figure.why
+    return (figure.max if metric.peak and figure.max is not None else figure.value), None
+
+
+def load_figure(stage: Stage) -> Figure | None:
+    """The sampled figure that a stage's load is made from; where none has a value, the last that was tried."""
+    tried = [stage.figures[name] for name in LOAD_SOURCES if name in stage.figures]
+    return next((figure for figure in tried if figure.value is not None), tried[-1] if tried else None)
 
 
 def with_load(stages: pl.DataFrame) -> pl.DataFrame:
-    """The stages with compute_load: seconds times the share of the machine that was busy, SM activity where it is known, else GPU busy."""
-    return stages.with_columns(compute_load=pl.col("duration_s") * pl.coalesce("sm_active_pct", "gpu_busy_pct"))
+    """The stages with compute_load: seconds times the share of the machine that was busy, SM activity where it is known, else GPU busy.
 
-
-def trial_frame(stages: pl.DataFrame) -> pl.DataFrame:
-    """One row a trial: its figures, each folded over the ranks as METRICS says.
-
-    Sums run over leaf stages only: Total_Execution contains the others, and adding it to them would count everything twice.
+    ``load_source`` says which: ``sm_active`` or ``gpu_busy``.
     """
-    seconds = pl.col("duration_s")
-    step, leaf = _is(StageKind.STEP_INFERENCE), _is(*_LEAVES)
-    ranks = stages.group_by("case_id", "trial", "rank").agg(
-        total_s=_sum(seconds, _is(StageKind.TOTAL_EXECUTION)),
-        leaves_s=_sum(seconds, leaf),
-        step_s=seconds.filter(step).mean(),
-        step_s_stdev=seconds.filter(step).std(),
-        load_s=_sum(seconds, _is(StageKind.MODEL_INITIALIZATION, StageKind.STEP_LOADING)),
-        text_encode_s=_sum(seconds, _is(StageKind.T5_ENCODING)),
-        vae_decode_s=_sum(seconds, _is(StageKind.VAE_DECODING)),
-        save_s=_sum(seconds, _is(StageKind.SAVE)),
-        peak_allocated_bytes=pl.col("peak_allocated_bytes").max(),
-        peak_reserved_bytes=pl.col("peak_reserved_bytes").max(),
-        peak_device_bytes=pl.col("device_used_bytes").max(),
-        peak_host_bytes=pl.col("host_bytes").max(),
-        sm_active_pct=_weighted("sm_active_pct", step),
-        gpu_busy_pct=_weighted("gpu_busy_pct", step),
-        energy_j=_sum(pl.col("energy_j"), leaf),
-        compute_load=_sum(pl.col("compute_load"), leaf),
+    known = [pl.col(name).is_not_null() for name in LOAD_SOURCES]
+    sm_why, busy_why = (pl.col(f"{name}_why") for name in LOAD_SOURCES)
+    # GPU busy comes second, so that its reason is the last word; unless nobody asked for it.
+    why = pl.when(~pl.any_horizontal(known)).then(pl.coalesce(pl.when(busy_why != NOT_TRIED).then(busy_why), sm_why))
+    return stages.with_columns(
+        compute_load=pl.col("duration_s") * pl.coalesce(LOAD_SOURCES),
+        load_source=pl.when(known[0]).then(pl.lit("sm_active")).when(known[1]).then(pl.lit("gpu_busy")),
+        compute_load_why=why,
+        n_samples_why=pl.when(pl.col("n_samples").is_null()).then(pl.coalesce(why, pl.lit(NOT_TRIED))),
+        coverage_pct_why=pl.when(pl.col("coverage_pct").is_null()).then(pl.coalesce(why, pl.lit(NOT_TRIED))),
     )
-    ranks = ranks.with_columns(unattributed_pct=100 * (pl.col("total_s") - pl.col("leaves_s")) / pl.col("total_s")).drop("leaves_s")
-    folds = [_fold(METRIC[name]) for name in ranks.columns if name in METRIC]
-    return ranks.group_by("case_id", "trial").agg(folds).sort("case_id", "trial")
-
-
-def _is(*kinds: StageKind) -> pl.Expr:
-    return pl.col("kind").is_in([str(kind) for kind in kinds])
-
-
-def _sum(values: pl.Expr, where: pl.Expr) -> pl.Expr:
-    """The sum of what was measured there; null when nothing was, where Polars would say 0."""
-    chosen = values.filter(where)
-    return pl.when(chosen.count() > 0).then(chosen.sum())
-
-
-def _weighted(name: str, where: pl.Expr) -> pl.Expr:
-    """The mean of a percentage over stages of unequal length, weighted by their seconds, over those that have it."""
-    seconds = pl.col("duration_s").filter(where & pl.col(name).is_not_null())
-    return (pl.col(name) * pl.col("duration_s")).filter(where).sum() / pl.when(seconds.sum() > 0).then(seconds.sum())
-
-
-def _fold(metric: Metric) -> pl.Expr:
-    match metric.across_ranks:
-        case Fold.MAX:
-            return pl.col(metric.name).max()
-        case Fold.MEAN:
-            return pl.col(metric.name).mean()
-        case Fold.SUM:
-            return pl.when(pl.col(metric.name).count() > 0).then(pl.col(metric.name).sum()).alias(metric.name)
 
 
 def summary_frame(cases: Sequence[Case], records: Sequence[Record], stages: pl.DataFrame) -> pl.DataFrame:
     """One row a planned case, in the sweep's order. A case that has not run yet has a null outcome; none is ever left out.
 
-    Figures are medians over the case's ok trials.
+    Figures are medians over the trials that count (`repeats.counted`).
     """
     of_case: dict[str, list[Record]] = {case.id: [] for case in cases}
     for record in records:
         of_case.setdefault(record.case_id, []).append(record)
     described = pl.DataFrame([_description(case, of_case[case.id]) for case in cases], schema=_DESCRIPTION)
-    ok = pl.DataFrame(
-        [(record.case_id, record.trial) for record in records if record.outcome is Outcome.OK],
-        schema={"case_id": pl.String(), "trial": pl.Int64()},
-        orient="row",
-    )
-    trials = trial_frame(stages.join(ok, on=["case_id", "trial"], how="semi"))
-    medians = trials.drop("trial").group_by("case_id").median()
+    chosen = [(record.case_id, record.trial) for one in of_case.values() for record in counted(one)]
+    key = pl.DataFrame(chosen, schema={"case_id": pl.String(), "trial": pl.Int64()}, orient="row")
+    trials = trial_frame(stages.join(key, on=["case_id", "trial"], how="semi"))
+    spread = trials.group_by("case_id").agg(total_s_spread=pl.col("total_s").std(), step_s_spread=pl.col("step_s").std())
+    medians = trials.drop("trial").group_by("case_id").median().join(spread, on="case_id")
     joined = described.join(medians, on="case_id", how="left", maintain_order="left")
-    return _completed(joined, SUMMARY_SCHEMA)
+    judged = pl.DataFrame(
+        [_judged(row, of_case[row["case_id"]], trials) for row in joined.iter_rows(named=True)],
+        schema={name: SUMMARY_SCHEMA[name] for name in _JUDGED},
+    )
+    return _completed(joined.hstack(judged), SUMMARY_SCHEMA)
+
+
+_JUDGED = ("tflops", "tflops_why", "mfu_pct", "mfu_pct_why", "half_width_pct", "stable", "advice")
+
+
+def _judged(row: dict[str, Any], records: Sequence[Record], trials: pl.DataFrame) -> dict[str, object]:
+    """What takes a case's records, and all of its trials: the FLOP it achieved, and whether its repeats agree on the total time."""
+    compute = achieved(counted(records), step_s=row["step_s"])
+    figures = {
+        "tflops": compute.tflops,
+        "tflops_why": compute.tflops_why,
+        "mfu_pct": compute.mfu_pct,
+        "mfu_pct_why": compute.mfu_pct_why,
+    }
+    if not counted(records):
+        return {**figures, "half_width_pct": None, "stable": None, "advice": None}
+    stability = assess(trials.filter(pl.col("case_id") == row["case_id"])["total_s"].drop_nulls().to_list())
+    return {**figures, "half_width_pct": stability.half_width_pct, "stable": str(stability.verdict), "advice": stability.advice}
 
 
 def _completed(frame: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
@@ -169,6 +186,7 @@ def _description(case: Case, records: Sequence[Record]) -> dict[str, object]:
     """
     told = next((record for record in records if record.outcome is not Outcome.OK), records[0] if records else None)
     ran = next((record.resolved for record in records if record.resolved), None)
+    chosen = counted(records)
     size = ran or as_run(case)
     return {
         "case_id": case.id,
@@ -188,5 +206,7 @@ def _description(case: Case, records: Sequence[Record]) -> dict[str, object]:
         "attention": ran.attention if ran else None,
         "cache": ran.cache if ran else None,
         "parallel": ran.parallel if ran else case.parallel,
-        "n": sum(record.outcome is Outcome.OK for record in records),
+        "n": len(chosen),
+        "warm": is_warm(chosen[0]) if chosen else None,
+        "left_out": left_out(records),
     }

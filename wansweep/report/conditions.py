@@ -1,0 +1,92 @@
+"""Under which conditions a case was measured, as bullets: repeats, memories, timing, page cache, the sampler's cost; why figures are n/a."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import polars as pl
+
+from wansweep.record import Record
+from wansweep.report.cells import cell, figure
+from wansweep.units import NOT_MEASURED
+
+Row = dict[str, Any]
+
+_MEMORIES = {
+    "peak allocated": "peak_allocated_bytes",
+    "peak reserved": "peak_reserved_bytes",
+    "device used": "peak_device_bytes",
+    "host process tree": "peak_host_bytes",
+    "pinned host": "peak_pinned_bytes",
+}
+# Of the stage table, the five memories and energy; stages.parquet has the reasons of every other figure too.
+_EXPLAINED = (
+    "peak_allocated_bytes",
+    "peak_reserved_bytes",
+    "device_used_bytes",
+    "host_bytes",
+    "pinned_bytes",
+    "cpu_pct",
+    "sm_active_pct",
+    "gpu_busy_pct",
+    "energy_j",
+)
+
+
+def repeats(row: Row) -> str:
+    """How many trials the figures are made from, how far apart they were, and what to do about it."""
+    kind = "warm" if row["warm"] else "cold"
+    spread = f", standard deviation of the total {figure(row, 'total_s_spread')}" if row["total_s_spread"] is not None else ""
+    aside = f", {row['left_out']} cold left out" if row["left_out"] else ""
+    return f"- **Repeats**: n={row['n']} {kind}{aside}{spread}; {row['advice']}"
+
+
+def memories(row: Row) -> str:
+    """The five memories; those of the host are of all ranks together."""
+    return "- **Memory**: " + ", ".join(f"{words} {figure(row, name)}" for words, name in _MEMORIES.items())
+
+
+def measured(record: Record) -> str:
+    """How stages were timed, where the weights came from, and what sampling cost."""
+    timing = str(record.timing) if record.timing else NOT_MEASURED
+    warmups = ", ".join(f"{seconds:.2f} s" for seconds in record.warmup_s)
+    parts = [f"timed by {timing}", _page_cache(record), _sampler(record), *([f"warm-ups before it: {warmups}"] if warmups else [])]
+    return f"- **Measured**: {'; '.join(parts)}"
+
+
+def not_measured(stages: pl.DataFrame) -> Iterator[str]:
+    """One line with every reason for a figure that is n/a in the case's stages; none where all were measured."""
+    by_reasons: dict[str, list[str]] = {}
+    for name in _EXPLAINED:
+        whys = Counter(stages.filter(pl.col(name).is_null())[f"{name}_why"].to_list())
+        if not whys:
+            continue
+        first, *others = whys.most_common()
+        told = [f"{first[0]} in {first[1]} stage{'s' if first[1] > 1 else ''}", *(f"{why} in {count}" for why, count in others)]
+        by_reasons.setdefault(", ".join(told), []).append(name)
+    if by_reasons:
+        yield f"- **{NOT_MEASURED}**: " + "; ".join(f"{', '.join(names)} {told}" for told, names in by_reasons.items())
+
+
+def _page_cache(record: Record) -> str:
+    cached = record.weights_cached
+    if cached is None or cached.value is None:
+        return f"page cache at load {NOT_MEASURED}" + (f" ({cached.why})" if cached and cached.why else "")
+    return f"page cache held {100 * cached.value:.1f} % of the weights at load"
+
+
+def _sampler(record: Record) -> str:
+    facts = record.sampler
+    if facts is None:
+        return "no sampler"
+    core = f"{100 * facts.cpu_s / facts.wall_s:.2f} % of a core" if facts.cpu_s is not None and facts.wall_s else f"cost {NOT_MEASURED}"
+    driver = f", {facts.nvml_s:.2f} s in the driver" if facts.nvml_s is not None else ""
+    failed = f", {len(facts.errors)} error(s)" if facts.errors else ""
+    return f"sampler {core}{driver}{failed}"
+
+
+def warned(lines: Sequence[str]) -> str:
+    """The instability warnings; empty without any."""
+    return "**Instability warnings:**\n" + "\n".join(f"- {cell(line)}" for line in lines) if lines else ""
