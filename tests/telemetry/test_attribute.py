@@ -56,10 +56,11 @@ def test_a_rank_without_a_gpu_has_its_hosts_figures_and_the_gpus_are_unsupported
     assert found[0].figures["gpu_busy_pct"].why == "unsupported"
 
 
-def test_memory_at_the_stages_end_stands_in_where_the_sampler_had_no_time() -> None:
+def test_memory_of_a_stage_too_short_to_be_sampled_is_null_and_not_of_another_kind() -> None:
     edge = stage(0, 1.0, 0.05, host_rss_bytes=Figure(value=3e9))
     (found,) = attribute([edge], gauge(host_device(11), "host_pss_bytes", 5e9), origin_s=ORIGIN_S, gpus={}, pids=PIDS)
-    assert found.figures["host_bytes"].value == 3e9
+    assert (found.figures["host_bytes"].value, found.figures["host_bytes"].why) == (None, "too_short")
+    assert found.figures["host_rss_bytes"].value == 3e9
 
 
 def test_what_was_read_at_the_edges_is_not_replaced_by_what_was_sampled() -> None:

@@ -53,17 +53,17 @@ def _sampled(
         if (value.value is not None and better) or quantity.name in ALWAYS:
             found[quantity.name] = _figure(value)
     tree = host_device(pids.get(stage.rank, 0))
-    found["host_bytes"] = _host(over(tree, "host_pss_bytes"), over(tree, "host_rss_bytes"), stage)
+    found["host_bytes"] = _host(over(tree, "host_pss_bytes"), over(tree, "host_rss_bytes"))
     found |= {metric: _figure(value) for metric in MACHINE if (value := over(HOST, metric)).value is not None}
     return found
 
 
-def _host(pss: Value, rss: Value, stage: Stage) -> Figure:
-    """Memory of the rank's process tree: PSS where it could be sampled, else RSS, else RSS as it was at the stage's end."""
-    for value in (pss, rss):
-        if value.value is not None:
-            return _figure(value)
-    return stage.figures.get("host_rss_bytes") or _figure(pss)
+def _host(pss: Value, rss: Value) -> Figure:
+    """Memory of the rank's process tree: PSS, or RSS where the kernel does not let PSS be read.
+
+    RSS as it was at a stage's end stays a figure of its own: beside the PSS of longer stages it would look like growth.
+    """
+    return _figure(rss if pss.value is None and rss.value is not None else pss)
 
 
 def _figure(value: Value) -> Figure:
