@@ -156,7 +156,8 @@ def test_gpu_busy_is_no_sm_activity() -> None:
 def test_t5_on_the_cpu_is_no_bottleneck_where_everything_is() -> None:
     record = longer(make_record(make_case()), "T5_Encoding", 9.0)
     assert ask(rules_device.t5_on_cpu, record) is None
-    assert lacked(rules_device.t5_on_cpu, run()) == "GPU activity"
+    assert lacked(rules_device.t5_on_cpu, longer(run(), "T5_Encoding", 9.0)) == "GPU activity"
+    assert ask(rules_device.t5_on_cpu, run()) is None  # 1 s is no bottleneck wherever it ran
 
 
 def test_capping_by_power_and_by_heat_are_told_apart() -> None:
@@ -171,6 +172,16 @@ def test_capping_by_power_and_by_heat_are_told_apart() -> None:
 def test_memory_is_near_the_limit_by_whichever_figure_is_largest(figure: str) -> None:
     assert "are 96 % of the 79.15 GiB of NVIDIA A100-SXM4-80GB" in found(rules_memory.near_limit, run(VAE, **{figure: 76.0 * GIB}))
     assert ask(rules_memory.near_limit, run(VAE, **{figure: 70.0 * GIB})) is None
+
+
+def test_the_smallest_card_and_the_slowest_link_of_a_gang_decide() -> None:
+    record = longer(run(case=gpu_case(gpus=2, ulysses=2), peak_reserved_bytes=44.0 * GIB), "Step_2_Loading", 2.0)
+    large, small = record.ranks
+    # 26.6 GiB in 2 s are 23 % of PCIe 5 and 46 % of PCIe 4.
+    mixed = (replace(large, device_name="NVIDIA H200", device_total_bytes=140 * GIB), replace(small, device_total_bytes=48 * GIB))
+    assert "92 % of the 48.00 GiB of NVIDIA A100" in found(rules_memory.near_limit, replace(record, ranks=mixed))
+    assert ask(rules_time.swap_against_link, replace(record, ranks=mixed)) is None
+    assert "of 63.0 GB/s" in found(rules_time.swap_against_link, replace(record, ranks=mixed[:1]))
 
 
 def test_memory_without_a_limit_or_a_figure_is_no_answer() -> None:

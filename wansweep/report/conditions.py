@@ -45,7 +45,8 @@ def repeats(row: Row) -> str:
 
 def memories(row: Row) -> str:
     """The five memories; those of the host are of all ranks together."""
-    return "- **Memory**: " + ", ".join(f"{words} {figure(row, name)}" for words, name in _MEMORIES.items())
+    told = ", ".join(f"{words} {figure(row, name)}" for words, name in _MEMORIES.items())
+    return f"- **Memory**: {told}" + (f" (of the GPU the fullest of {row['gpus']} ranks, of the host all together)" if row["gpus"] > 1 else "")
 
 
 def measured(record: Record) -> str:

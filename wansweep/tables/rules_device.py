@@ -68,14 +68,15 @@ def host_bound(stages: pl.DataFrame, record: Record | None) -> Answer:
 
 
 def t5_on_cpu(stages: pl.DataFrame, record: Record | None) -> Answer:
-    """Whether a long text encoding left the GPU idle, and so ran on the CPU or waited for its weights."""
-    if record and record.resolved and record.resolved.device == "cpu":
+    """Whether a long text encoding left the GPU idle, and so ran on the CPU or waited for its weights; a short one needs no data."""
+    t5, total = of_kind(stages, StageKind.T5_ENCODING), total_s(stages)
+    took = seconds(t5, StageKind.T5_ENCODING)
+    if took < max(T5_S, T5_SHARE * total) or (record and record.resolved and record.resolved.device == "cpu"):
         return None
-    t5 = of_kind(stages, StageKind.T5_ENCODING)
-    gpu, took, total = weighted(t5, "sm_active_pct", "gpu_busy_pct"), seconds(t5, StageKind.T5_ENCODING), total_s(stages)
+    gpu = weighted(t5, "sm_active_pct", "gpu_busy_pct")
     if gpu is None:
         return NoData(rule="T5 on the CPU", lacked="GPU activity")
-    if gpu >= IDLE_PCT or took < max(T5_S, T5_SHARE * total):
+    if gpu >= IDLE_PCT:
         return None
     cpu = weighted(t5, "cpu_pct")
     host = f" and the host at {cpu:.0f} % of a core" if cpu is not None else ""

@@ -24,13 +24,12 @@ def near_limit(stages: pl.DataFrame, record: Record | None) -> Answer:
     peaks = {word: peak for word, name in figures.items() if (peak := largest(stages, name)) is not None}
     if not peaks:
         return NoData(rule=_LIMIT_RULE, lacked="GPU memory")
-    limits = [rank.device_total_bytes for rank in (record.ranks if record else ()) if rank.device_total_bytes is not None]
+    limits = [(rank.device_total_bytes, rank.device_name) for rank in (record.ranks if record else ()) if rank.device_total_bytes is not None]
     if not limits:
         return NoData(rule=_LIMIT_RULE, lacked="the memory that the GPU has")
-    word, limit = max(peaks, key=lambda one: peaks[one]), min(limits)
+    word, (limit, name) = max(peaks, key=lambda one: peaks[one]), min(limits)
     if peaks[word] < NEAR_LIMIT * limit:
         return None
-    name = record.ranks[0].device_name if record else ""
     evidence = f"{gib(peaks[word])} {word} are {100 * peaks[word] / limit:.0f} % of the {gib(limit)} of {name}."
     if peaks[word] > limit:
         return Finding(evidence=evidence, action="A GPU cannot hold more than it has: the figure or the device's name is not this run's.")
