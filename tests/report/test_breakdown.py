@@ -91,11 +91,12 @@ def test_how_it_was_measured_is_told() -> None:
         run(),
         timing=Timing.EVENTS,
         weights_cached=Figure(value=0.125),
-        sampler=SamplerFacts(cpu_s=0.1, wall_s=20.0, nvml_s=0.3),
+        sampler=SamplerFacts(cpu_s=0.1, wall_s=20.0, nvml_s=0.0003),
         warmup_s=(12.0,),
     )
     assert line(report([record]), "- **Measured**") == (
-        "- **Measured**: timed by events; page cache held 12.5 % of the weights at load; sampler 0.50 % of a core, 0.30 s in the driver; "
+        "- **Measured**: timed by events; page cache held 12.5 % of the weights at load; "
+        "sampler 0.10 CPU s in 20.0 s, 0.30 ms a reading of a GPU; "
         "warm-ups before it: 12.00 s"
     )
     bare = line(report([replace(run(), weights_cached=missing("unsupported"))]), "- **Measured**")

@@ -88,3 +88,8 @@ def test_a_slow_first_trial_asks_for_a_warm_up() -> None:
 
 def test_a_failed_trial_disturbs_nothing() -> None:
     assert warnings([replace(run(TOTAL, throttle_thermal_s=9.0), outcome=Outcome.OOM)]) == []
+
+
+def test_a_sampler_is_not_judged_by_its_start() -> None:
+    record = replace(run(), sampler=SamplerFacts(cpu_s=0.2, wall_s=1.2, nvml_s=None))
+    assert not [warning for warning in warnings([record]) if "sampler" in warning]

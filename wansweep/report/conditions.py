@@ -82,8 +82,8 @@ def _sampler(record: Record) -> str:
     facts = record.sampler
     if facts is None:
         return "no sampler"
-    core = f"{100 * facts.cpu_s / facts.wall_s:.2f} % of a core" if facts.cpu_s is not None and facts.wall_s else f"cost {NOT_MEASURED}"
-    driver = f", {facts.nvml_s:.2f} s in the driver" if facts.nvml_s is not None else ""
+    core = f"{facts.cpu_s:.2f} CPU s in {facts.wall_s:.1f} s" if facts.cpu_s is not None and facts.wall_s else f"cost {NOT_MEASURED}"
+    driver = f", {1e3 * facts.nvml_s:.2f} ms a reading of a GPU" if facts.nvml_s is not None else ""
     failed = f", {len(facts.errors)} error(s)" if facts.errors else ""
     return f"sampler {core}{driver}{failed}"
 

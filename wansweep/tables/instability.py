@@ -18,6 +18,8 @@ COVERAGE = 0.8
 # Shorter stages lack samples by nature.
 SAMPLED_S = 1.0
 SAMPLER_SHARE = 0.05
+# Its start alone takes 0.1 CPU s, which is no rate; shorter trials are not judged.
+SAMPLER_FROM_S = 10.0
 FIRST_TRIAL = 1.1
 _COUNTERS = {
     "throttle_thermal_s": "too hot",
@@ -108,7 +110,7 @@ def _sampler(records: Sequence[Record]) -> Iterator[str]:
         yield f"The sampler could not do {len(errors)} thing(s); the first: {errors[0]}"
     for record in records:
         facts = record.sampler
-        if facts and facts.cpu_s is not None and facts.wall_s and facts.cpu_s > SAMPLER_SHARE * facts.wall_s:
+        if facts and facts.cpu_s is not None and facts.wall_s and facts.cpu_s > SAMPLER_SHARE * facts.wall_s >= SAMPLER_SHARE * SAMPLER_FROM_S:
             yield f"The sampler took {100 * facts.cpu_s / facts.wall_s:.1f} % of a core (trial {record.trial})."
 
 
