@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import make_case
 from wansweep.schedule.cluster import Capacity
-from wansweep.schedule.gang import Order
+from wansweep.schedule.order import Order
 from wansweep.schedule.tuning import _Queue
 from wansweep.sweep import Isolation, ModelSource, Procedure
 

@@ -1,18 +1,16 @@
-"""A trial as Ray sees it: a controller in bundle 0 that never touches CUDA, and one rank actor a GPU in the other bundles.
+"""The ranks of one trial at work: started, watched and ended together; whatever happens to them becomes a Record.
 
-The controller turns whatever happens to its ranks into a Record, so Tune never sees an error of a case. Tune's own failure handling,
-retries and resume are not used: they cannot tell an OOM from a kill and know no time-outs (docs/design.md has the measurements).
+Lives in a trial's controller, on the node that holds the ranks, and loads no torch.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,147 +18,35 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError as HostOutOfMemory
 from ray.exceptions import RayActorError, RayError
-from ray.tune import PlacementGroupFactory, Trainable
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from wansweep.case import Case
-from wansweep.record import Outcome, Record, SamplerFacts, Stage, StageKind, to_json
-from wansweep.schedule.cluster import CONTROLLER_CPU
-from wansweep.sweep import Isolation, ModelSource, Procedure
+from wansweep.record import Outcome, Record, SamplerFacts, Stage, StageKind
+from wansweep.schedule.order import Order
+from wansweep.schedule.rank import Rank
+from wansweep.sweep import Isolation
 from wansweep.telemetry.attribute import attribute
 from wansweep.telemetry.sampling import Sampling
 from wansweep.telemetry.trace import Trace
 from wansweep.trial.stages import read_journal
 from wansweep.trial.task import Ending, Hello, Seat, Task
 
-# How often a running trial tells the driver what it is doing.
-REPORT_EVERY_S = 1.0
 # After a first rank fails, the others get this long to say why they did: an OOM on one rank is a broken collective on the rest.
 SECOND_THOUGHT_S = 1.0
 _SEVERITY = (Outcome.OOM, Outcome.INVALID, Outcome.CRASH)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """What Tune hands a trial.
+class Gang:
+    """One trial's ranks and the node's sampler.
 
-    Attributes:
-        case: As declared.
-        trial: Which repeat, from 0.
-        source: Facts of the model.
-        rank_cpus: CPUs a rank reserves.
-        on_gpus: Whether a rank reserves a GPU.
-        procedure: How to measure.
-        run_folder: Where the mp4 and the samples go, when this node can see it.
-        scratch: Folder on the node for what dies with the sweep; null for the system's own.
+    Args:
+        order: What to run.
+        warm: Rank actors of an earlier trial that are to be used again; empty starts new ones.
     """
 
-    case: Case
-    trial: int
-    source: ModelSource
-    rank_cpus: float
-    on_gpus: bool
-    procedure: Procedure
-    run_folder: str
-    scratch: str | None
-
-    @property
-    def reserves(self) -> str:
-        """``2 GPUs``, or ``2 CPU ranks`` on a cluster without any."""
-        return f"{self.case.gpus} {'GPU' if self.on_gpus else 'CPU rank'}{'s' if self.case.gpus > 1 else ''}"
-
-    @property
-    def name(self) -> str:
-        """As the trial is called in Ray's dashboard."""
-        return f"{self.case.label} #{self.trial} ({self.case.model}, {self.reserves})"
-
-    @property
-    def ranks_name(self) -> str:
-        """As its ranks are called there. Ray takes an actor's name once, so ranks that go on to other cases cannot bear the first one's."""
-        return self.name if self.procedure.isolation is Isolation.PROCESS else f"warm, {self.reserves},"
-
-
-@ray.remote(max_restarts=0, max_task_retries=0)
-class Rank:
-    """One rank's process. Sees one GPU."""
-
-    def __init__(self, name: str, rank: int) -> None:
-        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-        self._name = f"{name} rank {rank}"
-
-    def __repr__(self) -> str:
-        return self._name
-
-    def hello(self, rank: int, cores: float) -> Hello:
-        """Import what a trial needs, and say who this rank is."""
-        from wansweep.trial.runner import introduce
-
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            address = f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
-        return Hello(facts=introduce(rank, cores), pid=os.getpid(), address=address)
-
-    def run(self, task: Task, seat: Seat) -> Ending:
-        """The rank's part of a trial."""
-        from wansweep.trial.runner import run_rank
-
-        return run_rank(task, seat)
-
-
-class CaseTrial(Trainable):  # type: ignore[misc]
-    """The controller of one trial."""
-
-    @classmethod
-    def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
-        """Bundle 0 for the controller, one bundle a rank, all on one node."""
-        order: Order = config["order"]
-        rank = {"CPU": order.rank_cpus, **({"GPU": 1} if order.on_gpus else {})}
-        return PlacementGroupFactory([{"CPU": CONTROLLER_CPU}, *[rank] * order.case.gpus], strategy="STRICT_PACK")
-
-    def setup(self, config: dict[str, Any]) -> None:
-        """Keep the order; nothing is started here, because Tune may build an actor and then throw it away."""
-        self._order: Order = config["order"]
-        self._ranks: list[Any] = []
-        self._warm = False
-        self._begun = False
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next order in the same process and placement group."""
-        self._order = new_config["order"]
-        self._begun = False
-        return True
-
-    def __repr__(self) -> str:
-        # Tune gives a controller one trial after another, and Ray takes its name once: the ranks name the case.
-        return f"controller of trials with {self._order.reserves}"
-
-    def step(self) -> dict[str, Any]:
-        """Wait for the ranks a while; the record when the trial is over, else what it is doing."""
-        if not self._begun:
-            self._begin()
-        ended = self._wait(REPORT_EVERY_S)
-        if ended is None:
-            return {"done": False, "label": self._order.case.label, "doing": self._doing()}
-        record = self._record(*ended)
-        self._finish(record)
-        return {"done": True, "record": to_json(record)}
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: Tune asks when a trial is done; what matters is in the record."""
-
-    def load_checkpoint(self, checkpoint: object) -> None:
-        """Nothing, for the same reason."""
-
-    def cleanup(self) -> None:
-        """End the ranks and the sampler with the controller."""
-        if self._begun and self._sampling:
-            self._sampling.stop()
-        self._kill()
-
-    def _begin(self) -> None:
+    def __init__(self, order: Order, *, warm: Sequence[Any]) -> None:
         """Start the ranks, or take the warm ones, and ask each who it is."""
-        order = self._order
-        self._begun = True
+        self._order = order
+        self._ranks = list(warm)
         self._started_utc = datetime.now(UTC).isoformat(timespec="seconds")
         self._origin_s = time.perf_counter()
         scratch = Path(tempfile.mkdtemp(prefix="wansweep-trial-", dir=order.scratch))
@@ -194,8 +80,8 @@ class CaseTrial(Trainable):  # type: ignore[misc]
         options = {"num_cpus": self._order.rank_cpus, "num_gpus": 1 if self._order.on_gpus else 0, "scheduling_strategy": place}
         return Rank.options(**options).remote(self._order.ranks_name, rank)  # type: ignore[attr-defined]
 
-    def _wait(self, seconds: float) -> tuple[Outcome, str] | None:
-        """How the trial ended, or null when it goes on. The first rank that fails ends it."""
+    def wait(self, seconds: float) -> tuple[Outcome, str] | None:
+        """How the trial ended and why, or null when it goes on after that many seconds. The first rank that fails ends it."""
         timeout_s = self._order.procedure.timeout_s
         deadline_s = self._origin_s + timeout_s
         until_s = min(time.perf_counter() + seconds, deadline_s)
@@ -207,18 +93,20 @@ class CaseTrial(Trainable):  # type: ignore[misc]
             if not self._pending and self._sampling is None and not self._failures():
                 self._give_parts()
         if self._failures():
-            rest, _ = ray.wait(list(self._pending), num_returns=len(self._pending), timeout=SECOND_THOUGHT_S) if self._pending else ([], None)
-            self._collect(rest)
-            worst = min(self._failures(), key=lambda ending: (_SEVERITY.index(ending.outcome), ending.rank))
-            return worst.outcome, f"{self._where(worst.rank)}{worst.reason}"
+            return self._worst()
         if not self._pending:
             return Outcome.OK, ""
         if time.perf_counter() >= deadline_s:
-            return (
-                Outcome.TIMEOUT,
-                f"{self._where(next(iter(self._pending.values())))}not done after procedure.timeout_s={timeout_s:g}",
-            )
+            late = self._where(min(self._pending.values()))
+            return Outcome.TIMEOUT, f"{late}not done after procedure.timeout_s={timeout_s:g}"
         return None
+
+    def _worst(self) -> tuple[Outcome, str]:
+        """The failure that explains the others', which are given a moment to tell theirs."""
+        if self._pending:
+            self._collect(ray.wait(list(self._pending), num_returns=len(self._pending), timeout=SECOND_THOUGHT_S)[0])
+        worst = min(self._failures(), key=lambda ending: (_SEVERITY.index(ending.outcome), ending.rank))
+        return worst.outcome, f"{self._where(worst.rank)}{worst.reason}"
 
     def _failures(self) -> list[Ending]:
         return [ending for ending in self._endings if ending.outcome is not Outcome.OK]
@@ -241,7 +129,8 @@ class CaseTrial(Trainable):  # type: ignore[misc]
             except RayError as error:
                 self._endings.append(Ending(rank=rank, outcome=Outcome.CRASH, reason=_first_line(error), resolved=None))
 
-    def _record(self, outcome: Outcome, reason: str) -> Record:
+    def record(self, outcome: Outcome, reason: str) -> Record:
+        """What the trial leaves; ends the sampler."""
         ok = next((ending for ending in sorted(self._endings, key=lambda e: e.rank) if ending.resolved), None)
         trace = self._sampling.stop() if self._sampling else None
         stages = tuple(stage for rank in range(self._order.case.gpus) for stage in self._stages(rank))
@@ -277,20 +166,24 @@ class CaseTrial(Trainable):  # type: ignore[misc]
             pids={rank: hello.pid for rank, hello in self._hellos.items()},
         )
 
-    def _finish(self, record: Record) -> None:
-        """Hand over the video and the samples, end ranks that are not to be used again, and clear the scratch folder."""
-        if self._order.procedure.isolation is Isolation.PROCESS or record.outcome is not Outcome.OK:
-            self._kill()
-        folder, name = Path(self._order.run_folder), f"{record.case_id}-{record.trial}"
+    def finish(self, record: Record) -> list[Any]:
+        """Hand over video and samples, clear the scratch folder, and end the ranks; the ones that may be used again are returned."""
+        folder = Path(self._order.run_folder)
         if self._order.procedure.keep_video:
             _hand_over(self._task.video, folder / "videos" / f"{record.label}-{record.trial}.mp4")
-        _hand_over(self._task.samples, folder / "traces" / f"{name}.jsonl")
+        _hand_over(self._task.samples, folder / "traces" / f"{record.case_id}-{record.trial}.jsonl")
         shutil.rmtree(self._task.scratch, ignore_errors=True)
+        if self._order.procedure.isolation is Isolation.WARM and record.outcome is Outcome.OK:
+            return self._ranks
+        self.end()
+        return []
 
-    def _kill(self) -> None:
+    def end(self) -> None:
+        """End ranks and sampler now."""
         for rank in self._ranks:
             ray.kill(rank)
-        self._ranks = []
+        if self._sampling is not None:
+            self._sampling.stop()
 
     def _stages(self, rank: int) -> list[Stage]:
         return read_journal(self._task.journal(rank))
@@ -300,7 +193,8 @@ class CaseTrial(Trainable):  # type: ignore[misc]
         begun = [stage.name for stage in self._stages(rank) if stage.duration_s is None and stage.kind is not StageKind.TOTAL_EXECUTION]
         return begun[-1] if begun else ""
 
-    def _doing(self) -> str:
+    def doing(self) -> str:
+        """Rank 0's stage, for the live view."""
         return self._open_stage(0) or ("starting" if not self._task.journal(0).exists() else "between stages")
 
     def _where(self, rank: int) -> str:

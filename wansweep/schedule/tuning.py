@@ -23,7 +23,8 @@ from ray.tune.search import Searcher
 from wansweep.case import Case
 from wansweep.record import Outcome, Record, from_json
 from wansweep.schedule.cluster import Capacity, Connection
-from wansweep.schedule.gang import CaseTrial, Order
+from wansweep.schedule.controller import CaseTrial
+from wansweep.schedule.order import Order
 from wansweep.sweep import Sweep
 
 
