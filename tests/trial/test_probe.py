@@ -30,17 +30,18 @@ def test_a_workload_of_known_size_comes_back() -> None:
     with stages(StageKind.TOTAL_EXECUTION):
         with stages(StageKind.T5_ENCODING):
             time.sleep(0.2)
+        cpu_s, begin_s = time.process_time(), time.perf_counter()
         with stages(StageKind.PREPROCESS):
-            begin_s = time.perf_counter()
             burn(0.3)
-            wall_s = time.perf_counter() - begin_s
+        cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - begin_s
         with stages(StageKind.VAE_DECODING):
             held.append(bytearray(b"\1") * (256 * MIB))
     asleep, burning, growing, total = stages.done
     assert asleep.duration_s == pytest.approx(0.2, abs=0.02)
     assert (asleep.figures["cpu_s"].value or 0) < 0.02
-    assert burning.duration_s == pytest.approx(wall_s, rel=0.01, abs=0.001)
-    assert burning.figures["cpu_pct"].value == pytest.approx(100 * 0.3 / wall_s, abs=5)
+    assert burning.duration_s == pytest.approx(wall_s, rel=0.02, abs=0.002)
+    # Against the process's own account: on a busy machine 0.3 CPU s take longer, and other threads of the process may run beside.
+    assert burning.figures["cpu_pct"].value == pytest.approx(100 * cpu_s / wall_s, abs=5)
     before, after = (stage.figures["host_rss_bytes"].value or 0 for stage in (burning, growing))
     assert after - before == pytest.approx(256 * MIB, rel=0.02)
     assert total.figures["cpu_s"].value == pytest.approx(sum(s.figures["cpu_s"].value or 0 for s in stages.done[:-1]), abs=0.01)
