@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import polars as pl
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +17,7 @@ _FIGURES = ("total_s", "step_s", "load_s", "vae_decode_s", "peak_allocated_bytes
 
 
 def render(results: Results, *, width: int | None = None, colour: bool = False) -> str:
-    """One row a case: how it ended, its times and its memory."""
+    """One row a case: how it ended, its times and its memory; under them, why the others failed."""
     figures = [METRIC[name] for name in _FIGURES]
     table = Table(
         *("Case", "Outcome", "GPUs", "Res", "Offload"), *(metric.heading for metric in figures), title=results.sweep.name, box=box.SIMPLE
@@ -31,4 +32,6 @@ def render(results: Results, *, width: int | None = None, colour: bool = False) 
             row["offload"],
             *(metric.show(row[metric.name]) for metric in figures),
         )
-    return as_text(table, width=width, colour=colour)
+    failed = results.summary.filter(pl.col("reason").is_not_null() & (pl.col("reason") != ""))
+    reasons = [Text(f"{row['label']}: {row['outcome']}: {row['reason']}") for row in failed.iter_rows(named=True)]
+    return as_text(table, *reasons, width=width, colour=colour)
