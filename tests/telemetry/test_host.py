@@ -132,7 +132,7 @@ def test_bytes_read_are_those_that_went_through_read_calls(tmp_path: Path) -> No
     assert after.read_call_bytes - before.read_call_bytes == pytest.approx(3_000_000, rel=0.02)
 
 
-COUNTERS = Counters(t_s=10.0, cpu_s=5.0, cpu_resolution_s=0.01, read_bytes=0, read_call_bytes=0, major_faults=0)
+COUNTERS = Counters(t_s=10.0, cpu_s=5.0, ended_s=1.0, cpu_resolution_s=0.01, read_bytes=0, read_call_bytes=0, major_faults=0)
 
 
 @pytest.mark.parametrize(
@@ -157,3 +157,10 @@ def test_cpu_percent_is_of_one_core_and_null_below_the_resolution(
 def test_the_machine_has_memory_and_its_swap_is_what_meminfo_says() -> None:
     memory = machine_memory()
     assert memory["MemTotal"] > memory["MemAvailable"] > 2**20
+
+
+def test_children_that_ended_before_a_window_do_not_coarsen_it() -> None:
+    before = dataclasses.replace(COUNTERS, cpu_resolution_s=1e-6)
+    after = dataclasses.replace(before, t_s=10.02, cpu_s=5.01)
+    assert cpu_pct(before, after).value == pytest.approx(50)
+    assert cpu_pct(before, dataclasses.replace(after, ended_s=1.01)).why is Missing.TOO_SHORT  # one ended in it

@@ -63,7 +63,8 @@ def _totals(results: Results, row: Row, record: Record | None, stages: pl.DataFr
         lines += [*_settings(record), conditions.measured(record)]
     if not stages.is_empty():
         lines += conditions.not_measured(stages)
-    rerun = shlex.join(["python", "-m", "wansweep", *shlex.split(results.sweep.command)[3:], f"sweep.only=[{row['label']}]"])
+    asked = [word for word in shlex.split(results.sweep.command) if not word.startswith("sweep.only=")]
+    rerun = shlex.join([*asked, f"sweep.only=[{row['label']}]"])
     return "\n".join([*lines, f"- **Run it again**: `{rerun}`"])
 
 

@@ -42,7 +42,8 @@ class Counters:
     Attributes:
         t_s: On CLOCK_MONOTONIC.
         cpu_s: CPU seconds of the tree, with children that have ended and were waited for.
-        cpu_resolution_s: Steps in which ``cpu_s`` moves: nanoseconds for this process alone, 10 ms as soon as there are children.
+        ended_s: The part of ``cpu_s`` that children left who have ended; moves in steps of 10 ms, when one ends.
+        cpu_resolution_s: Steps in which the rest moves: nanoseconds for this process alone, 10 ms while there are children.
         read_bytes: Bytes this process made disks deliver, page faults on mapped files included; 0 for what the page cache had.
         read_call_bytes: Bytes that came through read calls, from disk or cache.
         major_faults: Page faults of this process that waited for a disk.
@@ -50,6 +51,7 @@ class Counters:
 
     t_s: float
     cpu_s: float
+    ended_s: float
     cpu_resolution_s: float
     read_bytes: int | None
     read_call_bytes: int | None
@@ -135,12 +137,13 @@ def counters(tree: Tree) -> Counters:
     assert tree.root == os.getpid(), "counters are read by the process they are of"
     others = [stat.cpu_s for pid, stat in tree._stats(without=tree.root).items()]
     times = os.times()
-    alone = not others and not times.children_user + times.children_system
+    ended_s = times.children_user + times.children_system
     read_bytes, read_call_bytes = _io()
     return Counters(
         t_s=time.monotonic(),
-        cpu_s=time.process_time() + times.children_user + times.children_system + sum(others),
-        cpu_resolution_s=1e-6 if alone else TICK_S,
+        cpu_s=time.process_time() + ended_s + sum(others),
+        ended_s=ended_s,
+        cpu_resolution_s=TICK_S if others else 1e-6,
         read_bytes=read_bytes,
         read_call_bytes=read_call_bytes,
         major_faults=resource.getrusage(resource.RUSAGE_SELF).ru_majflt,
@@ -153,7 +156,8 @@ def cpu_pct(before: Counters, after: Counters) -> Reading:
     Null, ``too_short``, when one step of the counter is more than a twentieth of the window.
     """
     wall_s = after.t_s - before.t_s
-    if wall_s <= 0 or max(before.cpu_resolution_s, after.cpu_resolution_s) > wall_s / 20:
+    resolution_s = max(before.cpu_resolution_s, after.cpu_resolution_s, 0.0 if before.ended_s == after.ended_s else TICK_S)
+    if wall_s <= 0 or resolution_s > wall_s / 20:
         return Reading.missing(Missing.TOO_SHORT)
     if after.cpu_s < before.cpu_s:  # a child ended that nobody waited for, and took its seconds with it
         return Reading.missing(Missing.ERROR)
