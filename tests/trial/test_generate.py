@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import cpu_offload
 
 from tests.conftest import make_a14b, make_case
 from wansweep.case import Case, Dtype, Model, Offload, Task
@@ -98,7 +99,7 @@ def test_offload_changes_nothing_but_the_place_of_weights(name: str, offload: Of
     expected, _ = generate(plain, case, Stages(model=case.model, clock=HostClock()), text_tokens=TEXT_TOKENS)
     pipe = loaded(case)
     options.apply_offload(pipe, replace(case, offload=offload), torch.device("cpu"))
-    options.check_offload(replace(case, offload=offload), options.hooks(pipe))
+    options.check_offload(replace(case, offload=offload), options.hooks(pipe), pipeline.modules(pipe))
     found, _ = generate(pipe, case, Stages(model=case.model, clock=HostClock()), text_tokens=TEXT_TOKENS)
     assert torch.equal(found, expected)
 
@@ -113,14 +114,30 @@ def test_offload_that_needs_an_accelerator_is_invalid_with_diffusers_own_reason(
 def test_an_offload_mode_that_left_no_hook_is_invalid(offload: Offload) -> None:
     pipe = loaded(CASES["t2v_a14b"])
     with pytest.raises(options.Invalid, match=f"declared offload={offload}.*resolved no hook"):
-        options.check_offload(replace(CASES["t2v_a14b"], offload=offload), options.hooks(pipe))
+        options.check_offload(replace(CASES["t2v_a14b"], offload=offload), options.hooks(pipe), pipeline.modules(pipe))
+
+
+def test_an_offload_mode_that_missed_one_expert_is_invalid() -> None:
+    pipe = loaded(CASES["t2v_a14b"])
+    pipe.transformer.enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
+    case = replace(CASES["t2v_a14b"], offload=Offload.GROUP_LEAF)
+    with pytest.raises(options.Invalid, match="resolved no hook on"):
+        options.check_offload(case, options.hooks(pipe), ["transformer", "transformer_2"])
+
+
+def test_sequential_offload_is_recognised_where_accelerate_chains_its_hooks() -> None:
+    # The transformer has weights of its own beside its blocks', so its hook is a chain; sequential offload itself needs an accelerator.
+    pipe = loaded(CASES["t2v_a14b"])
+    cpu_offload(pipe.transformer, torch.device("cpu"), offload_buffers=True)
+    assert options.hooks(pipe) == {"transformer": "AlignDevicesHook"}
+    options.check_offload(replace(CASES["t2v_a14b"], offload=Offload.SEQUENTIAL), options.hooks(pipe), ["transformer"])
 
 
 def test_an_offload_hook_that_nobody_declared_is_invalid() -> None:
     pipe = loaded(CASES["t2v_a14b"])
     pipe.enable_model_cpu_offload(device="cpu")
     with pytest.raises(options.Invalid, match="declared offload=none"):
-        options.check_offload(CASES["t2v_a14b"], options.hooks(pipe))
+        options.check_offload(CASES["t2v_a14b"], options.hooks(pipe), pipeline.modules(pipe))
 
 
 def test_weights_are_loaded_in_the_declared_format_with_the_vae_in_fp32() -> None:

@@ -5,6 +5,8 @@ A lever that the machine or diffusers cannot do raises `Invalid` with the librar
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
@@ -54,7 +56,8 @@ def hooks(pipe: WanPipe) -> dict[str, str]:
     for name, module in modules(pipe).items():
         for part in module.modules():
             if hook := getattr(part, "_hf_hook", None):
-                found[name] = type(hook).__name__
+                # accelerate chains hooks where a module has weights of its own beside its children's.
+                found[name] = type(getattr(hook, "hooks", [hook])[0]).__name__
             elif registry := getattr(part, "_diffusers_hook", None):
                 offloading = [hook for hook in registry.hooks if "offloading" in hook]
                 if offloading:
@@ -64,11 +67,11 @@ def hooks(pipe: WanPipe) -> dict[str, str]:
     return found
 
 
-def check_offload(case: Case, installed: dict[str, str]) -> None:
+def check_offload(case: Case, installed: dict[str, str], components: Iterable[str]) -> None:
     """Hold the declared offload mode against the hooks installed.
 
     Raises:
-        Invalid: The mode was declared, and a component with weights to move has no hook of it; or hooks where none were declared.
+        Invalid: A component has another hook than the mode's, or none; or has one where none was declared.
     """
     wanted = {
         Offload.NONE: None,
@@ -77,9 +80,10 @@ def check_offload(case: Case, installed: dict[str, str]) -> None:
         Offload.GROUP_BLOCK: "group_offloading",
         Offload.GROUP_LEAF: "group_offloading",
     }[case.offload]
-    resolved = installed.get("transformer")
-    if resolved != wanted:
-        raise Invalid(f"declared offload={case.offload} ({wanted or 'no hook'}), resolved {resolved or 'no hook'} on the transformer")
+    for name in components:
+        if installed.get(name) != wanted:
+            resolved = installed.get(name) or "no hook"
+            raise Invalid(f"declared offload={case.offload} ({wanted or 'no hook'}), resolved {resolved} on {name}")
 
 
 def attention_backend() -> str:

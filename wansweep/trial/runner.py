@@ -118,7 +118,7 @@ class _Run:
         options.apply_offload(pipe, self.case, self.device)
         pipeline.read_weights(pipe)
         self.hooks = options.hooks(pipe)
-        options.check_offload(self.case, self.hooks)
+        options.check_offload(self.case, self.hooks, pipeline.modules(pipe))
         return pipe
 
     def warm_up(self, pipe: pipeline.WanPipe, clock: Clock) -> None:
