@@ -162,6 +162,26 @@ def test_the_seven_seed_cases_leave_seven_rows_on_a_cluster_that_was_there(ray_a
     assert swap.switch_step == 4  # as in the report: the swap stands before step 4 of 5
 
 
+def test_with_gpus_trials_reserve_them_and_one_that_no_node_can_hold_is_invalid(tmp_path: Path) -> None:
+    only = "sweep.only=[ti2v_5b,t2v_a14b_2gpus]"
+    done = wansweep("+sweep=quick", only, "cluster.gpus=1", "procedure.repeats=3", "procedure.isolation=warm", f"reports={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "Ray started: 1 GPU;" in done.stderr
+    folder = run_folder(done)
+    summary = {row["label"]: row for row in pl.read_parquet(folder.path / "summary.parquet").iter_rows(named=True)}
+    refused, ran = summary["t2v_a14b_2gpus"], summary["ti2v_5b"]
+    assert (refused["outcome"], refused["reason"]) == ("invalid", "needs 2 GPUs on one node; the largest node has 1")
+    # Three repeats, the first in a cold process: the two warm ones are the figures, and the cold one is kept and told.
+    assert (ran["outcome"], ran["n"], ran["left_out"], ran["stable"]) == ("ok", 2, 1, "insufficient")
+    stages = pl.read_parquet(folder.path / "stages.parquet").filter(pl.col("label") == "ti2v_5b")
+    assert sorted(stages["trial"].unique()) == [0, 1, 2]
+    assert stages["sm_active_pct"].null_count() == stages.height
+    assert set(stages["sm_active_pct_why"]) == {"unsupported"}
+    traces = [pl.read_parquet(path) for path in (folder.path / "traces").glob("*.parquet")]
+    assert len(traces) == 3
+    assert {"host_rss_bytes", "sampler_tick_s"} <= set(traces[0]["metric"])
+
+
 def test_a_killed_rank_and_a_late_trial_are_outcomes_and_the_sweep_goes_on(ray_address: str, tmp_path: Path) -> None:
     overrides = ["+sweep=accidents", "--config-dir", str(CONF), f"cluster.address={ray_address}", f"reports={tmp_path}"]
     with started(*overrides) as sweep:

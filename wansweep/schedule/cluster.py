@@ -100,7 +100,8 @@ class Connection:
     def told(self) -> str:
         """What a user at the terminal should know of the cluster, on one line."""
         capacity = self.capacity
-        has = f"{sum(capacity.gpus)} GPUs" if capacity.on_gpus else f"{sum(capacity.cpus):g} CPUs, no GPU"
+        gpus = sum(capacity.gpus)
+        has = f"{gpus} GPU{'s' if gpus > 1 else ''}" if capacity.on_gpus else f"{sum(capacity.cpus):g} CPUs, no GPU"
         token = "" if os.environ.get("RAY_AUTH_MODE") == "disabled" else " (it asks for a token: `ray get-auth-token` prints it)"
         dashboard = f"{self.dashboard}{token}" if self.dashboard else "not running"
         return f"Ray {'started' if self.started else 'joined'}: {has}; dashboard {dashboard}"
