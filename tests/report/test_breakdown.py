@@ -88,19 +88,19 @@ def test_figures_that_are_missing_list_their_reasons_once() -> None:
 
 def test_how_it_was_measured_is_told() -> None:
     record = replace(
-        run(),
+        on_gpu(run(), "NVIDIA H200"),
         timing=Timing.EVENTS,
         weights_cached=Figure(value=0.125),
         sampler=SamplerFacts(cpu_s=0.1, wall_s=20.0, nvml_s=0.0003),
         warmup_s=(12.0,),
     )
     assert line(report([record]), "- **Measured**") == (
-        "- **Measured**: timed by events; page cache held 12.5 % of the weights at load; "
+        "- **Measured**: timed by events; CPU in % of one core, 8 reserved a rank; page cache held 12.5 % of the weights at load; "
         "sampler 0.10 CPU s in 20.0 s, 0.30 ms a reading of a GPU; "
         "warm-ups before it: 12.00 s"
     )
     bare = line(report([replace(run(), weights_cached=missing("unsupported"))]), "- **Measured**")
-    assert bare == "- **Measured**: timed by n/a; page cache at load n/a (unsupported); no sampler"
+    assert bare == "- **Measured**: timed by n/a; cores n/a; page cache at load n/a (unsupported); no sampler"
 
 
 def test_the_first_step_stands_apart() -> None:

@@ -53,7 +53,8 @@ def measured(record: Record) -> str:
     """How stages were timed, where the weights came from, and what sampling cost."""
     timing = str(record.timing) if record.timing else NOT_MEASURED
     warmups = ", ".join(f"{seconds:.2f} s" for seconds in record.warmup_s)
-    parts = [f"timed by {timing}", _page_cache(record), _sampler(record), *([f"warm-ups before it: {warmups}"] if warmups else [])]
+    cores = f"CPU in % of one core, {record.ranks[0].cores:g} reserved a rank" if record.ranks else f"cores {NOT_MEASURED}"
+    parts = [f"timed by {timing}", cores, _page_cache(record), _sampler(record), *([f"warm-ups before it: {warmups}"] if warmups else [])]
     return f"- **Measured**: {'; '.join(parts)}"
 
 
