@@ -15,13 +15,14 @@ from wansweep.plan.geometry import as_run
 from wansweep.record import Expert, Outcome, StageKind
 from wansweep.sweep import Isolation, ModelSource, Procedure
 from wansweep.trial import options, pipeline
+from wansweep.trial.cache import cache_dir
 from wansweep.trial.clock import HostClock
 from wansweep.trial.generate import decode, expert_schedule, generate, still
 from wansweep.trial.runner import run_rank
 from wansweep.trial.stages import Stages, read_journal
 from wansweep.trial.task import Seat
 from wansweep.trial.task import Task as RankTask
-from wansweep.trial.tiny import cache_dir, tiny_checkpoint
+from wansweep.trial.tiny import tiny_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
