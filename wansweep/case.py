@@ -50,6 +50,7 @@ class Weights(StrEnum):
     """Where weights come from, when it is not a local folder."""
 
     TINY = "tiny"
+    RANDOM = "random"
     HUB = "hub"
 
 
@@ -67,7 +68,7 @@ class Case:
         shift: Flow shift of the scheduler. Decides how many steps each A14B expert gets.
         guidance: CFG scale; of the high-noise expert where there are two. At most 1 means no CFG.
         guidance_2: CFG scale of the low-noise expert; null for a model with one.
-        weights: ``tiny``, ``hub`` or a folder in diffusers' layout.
+        weights: ``tiny``, ``random``, ``hub`` or a folder in diffusers' layout.
         prompt: Text prompt.
         negative_prompt: Text for the unconditional forward.
         name: Set for cases that the sweep names; part of the identity, so that one setting can be run under two names.

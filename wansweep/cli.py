@@ -31,7 +31,7 @@ wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what ha
 wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts)
 wansweep report RUN_DIR                    render a run folder's report again
 
-overrides:  model=ti2v_5b  weights=tiny|hub|/folder  base.steps=10  'sweep.axes.offload=[none,model]'  procedure=careful  cluster=auto
+overrides:  model=ti2v_5b  weights=tiny|random|hub|/folder  base.steps=10  'sweep.axes.offload=[none,model]'  procedure=careful  cluster=auto
 """
 
 

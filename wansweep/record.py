@@ -168,7 +168,7 @@ class Resolved:
         device_name: As torch or the platform names it.
         task: As run.
         width, height, frames: Pixels and frames as run; smaller than declared with tiny weights.
-        weights: Folder or hub id that was opened.
+        weights: Where they came from: ``tiny``, ``random``, a folder or a hub id.
         dtypes: Component to number format.
         hooks: Component to the offload hook installed on it.
         attention: Backend of diffusers' dispatcher.
@@ -180,6 +180,8 @@ class Resolved:
         switch_step: First step of the low-noise expert; null with one expert or when it is never reached.
         latents_sha256: Over the final latents' bytes; equal seeds on equal software give equal hashes.
         video: File name of the saved video, when it was kept.
+        revision: Commit of the hub's repository; null for weights from elsewhere.
+        converted: Folder in the cache that was opened in place of files in another number format; null when they were opened themselves.
     """
 
     device: str
@@ -200,6 +202,8 @@ class Resolved:
     switch_step: int | None
     latents_sha256: str
     video: str | None = None
+    revision: str | None = None
+    converted: str | None = None
 
 
 _STAGES = TypeAdapter(tuple[Stage, ...])

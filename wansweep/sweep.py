@@ -38,6 +38,7 @@ class Procedure:
         keep_video: Keep the mp4s in the run folder.
         timing: How stages are timed on a GPU.
         sample_period_s: Of the sampler process.
+        convert: Convert weight files that are in another number format than the case once into the cache, instead of casting at every load.
     """
 
     repeats: Annotated[int, Field(ge=1)]
@@ -48,6 +49,7 @@ class Procedure:
     cooldown_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     timing: GpuTiming = GpuTiming.EVENTS
     sample_period_s: Annotated[float, Field(ge=0.02, le=60)] = 0.1
+    convert: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

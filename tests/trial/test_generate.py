@@ -16,13 +16,14 @@ from wansweep.plan.geometry import as_run
 from wansweep.record import Expert, Outcome, Stage, StageKind
 from wansweep.sweep import Isolation, ModelSource, Procedure
 from wansweep.trial import options, pipeline
+from wansweep.trial.cache import cache_dir
 from wansweep.trial.clock import HostClock
 from wansweep.trial.generate import decode, expert_schedule, generate, still
 from wansweep.trial.runner import run_rank
 from wansweep.trial.stages import Stages, read_journal
 from wansweep.trial.task import Seat
 from wansweep.trial.task import Task as RankTask
-from wansweep.trial.tiny import cache_dir, tiny_checkpoint
+from wansweep.trial.tiny import tiny_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -183,7 +184,7 @@ def test_a_local_folder_is_a_source_of_weights(tmp_path: Path) -> None:
 def test_a_hub_that_cannot_be_reached_is_a_reason_and_no_traceback(tmp_path: Path) -> None:
     _, ending = run(make_case(weights="hub"), tmp_path)
     assert ending.outcome is Outcome.CRASH
-    assert ending.reason.startswith("OSError")
+    assert ending.reason.startswith("weights=hub: none at revision main is not in the cache")
 
 
 def test_a_rank_leaves_every_stage_of_the_contract_one_after_the_other(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The numbers of each family's networks, as the diffusers and transformers configs have them.
 
 A miniature checkpoint is the same `Architecture` with other numbers; whatever is computed from one takes it as an argument.
-Sources: config.json of the diffusers checkpoints Wan-AI/Wan2.2-*-Diffusers; the boundary from Wan2.2 wan/configs/*.py.
+Sources: config.json of the diffusers checkpoints Wan-AI/Wan2.2-*-Diffusers; the boundary from Wan2.2 wan/configs/*.py; the statistics of the
+latents from diffusers autoencoder_kl_wan.py (Wan2.1's VAE, its defaults) and Wan2.2 wan/modules/vae2_2.py.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Transformer:
         text_dim: Width of the text embedding.
         freq_dim: Width of the sinusoidal time embedding.
         token_timesteps: Whether each token has its own timestep (the pipeline's expand_timesteps).
+        rope_length: Longest side, in tokens, that rotary positions are tabled for (rope_max_seq_len).
     """
 
     heads: int
@@ -38,6 +40,7 @@ class Transformer:
     text_dim: int
     freq_dim: int
     token_timesteps: bool
+    rope_length: int = 1024
 
     @property
     def dim(self) -> int:
@@ -56,6 +59,7 @@ class TextEncoder:
         heads: Attention heads.
         head_dim: Channels a head (d_kv).
         tokens: Length that prompts are padded to (max_sequence_length).
+        vocabulary: Rows of the embedding (vocab_size).
     """
 
     dim: int
@@ -64,6 +68,7 @@ class TextEncoder:
     heads: int
     head_dim: int
     tokens: int
+    vocabulary: int = 256_384
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +85,8 @@ class Vae:
         res_blocks: Residual blocks a level; the decoder has one more.
         temporal: Which of the downsamplings halve the frames too (temperal_downsample).
         residual: Whether upsampling keeps the width (is_residual, Wan2.2's own VAE); else it halves it.
+        latents_mean: Of each latent channel, taken off before the transformer; empty for zeros.
+        latents_std: Likewise; empty for ones.
     """
 
     encoder_dim: int
@@ -91,6 +98,8 @@ class Vae:
     res_blocks: int
     temporal: tuple[bool, ...]
     residual: bool
+    latents_mean: tuple[float, ...] = ()
+    latents_std: tuple[float, ...] = ()
 
     @property
     def spatial_stride(self) -> int:
@@ -120,6 +129,24 @@ class Architecture:
     boundary: float | None
 
 
+# fmt: off
+_MEAN_21 = (
+    -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921,
+)
+_STD_21 = (
+    2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
+)
+_MEAN_22 = (
+    -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891, 0.1570, -0.0098, 0.0375, -0.1825,
+    -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502, -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230,
+    -0.0313, -0.1649, 0.0117, 0.0723, -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667,
+)
+_STD_22 = (
+    0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901, 0.6885, 0.6165, 0.8454, 0.4978,
+    0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659, 0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093,
+    0.5709, 0.6065, 0.6415, 0.4944, 0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744,
+)
+# fmt: on
 _UMT5_XXL = TextEncoder(dim=4096, ffn_dim=10240, layers=24, heads=64, head_dim=64, tokens=512)
 _VAE_21 = Vae(
     encoder_dim=96,
@@ -131,6 +158,8 @@ _VAE_21 = Vae(
     res_blocks=2,
     temporal=(False, True, True),
     residual=False,
+    latents_mean=_MEAN_21,
+    latents_std=_STD_21,
 )
 _VAE_22 = Vae(
     encoder_dim=160,
@@ -142,6 +171,8 @@ _VAE_22 = Vae(
     res_blocks=2,
     temporal=(False, True, True),
     residual=True,
+    latents_mean=_MEAN_22,
+    latents_std=_STD_22,
 )
 
 

@@ -1,52 +1,90 @@
-"""Loading: a checkpoint folder or hub id to a diffusers pipeline in the case's number format, ready on its device."""
+"""Loading: any of the four sources of weights to a diffusers pipeline in the case's number format."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TypeAlias
-
 import torch
-from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline, WanPipeline
+from diffusers import UniPCMultistepScheduler
 
-from wansweep.case import Case, Dtype, Task, Weights
+from wansweep.case import Case, Offload
+from wansweep.plan.architecture import ARCHITECTURES
 from wansweep.sweep import ModelSource
-from wansweep.trial.tiny import tiny_checkpoint
+from wansweep.trial import checkpoint as checkpoints
+from wansweep.trial import random_weights
+from wansweep.trial.checkpoint import Checkpoint
+from wansweep.trial.converted import converted, stored_dtype
+from wansweep.trial.formats import cast, component_dtype
+from wansweep.trial.networks import WanPipe, pipeline_class
+from wansweep.trial.spans import Span, Spans
 
-WanPipe: TypeAlias = WanPipeline | WanImageToVideoPipeline
+__all__ = ["WanPipe", "checkpoint", "load", "modules", "read_weights"]
 
-TORCH_DTYPES = {Dtype.BF16: torch.bfloat16, Dtype.FP16: torch.float16, Dtype.FP32: torch.float32}
+CPU = torch.device("cpu")
 # Bytes between reads when a mapped file is pulled in; one a page is enough.
 _PAGE = 4096
 
 
-def checkpoint(case: Case, source: ModelSource) -> str:
-    """The folder or hub id that the case's weights come from; a miniature is built first when it is not there."""
-    match case.weights:
-        case Weights.TINY:
-            return str(tiny_checkpoint(case.model, boundary=source.boundary))
-        case Weights.HUB:
-            return source.repo
-        case folder:
-            return str(Path(folder).expanduser())
+def checkpoint(case: Case, source: ModelSource, *, convert: bool = True) -> Checkpoint:
+    """Where the case's weights are on this node, fetched, built or converted first when they are not there yet.
 
-
-def load(case: Case, source: ModelSource, path: str) -> WanPipe:
-    """The pipeline of a checkpoint in the case's number format, on the CPU.
-
-    Two traps are met here. Without an explicit dtype diffusers casts bf16 weights to fp32, which doubles them; and the A14B
-    checkpoints say flow_shift 3.0 where the official value is 12.0 or 5.0, so the case's shift is always set. The concrete pipeline class
-    is used because ``DiffusionPipeline.from_pretrained`` ignores components passed to it.
+    Args:
+        case: Its weights and number format.
+        source: Of the hub's files.
+        convert: Whether files in another format are converted once into the cache; else they are cast at every load.
 
     Raises:
-        OSError: No checkpoint there, or the hub cannot be reached.
+        NoWeightsError: There are none, they are not whole, or the cache has no room.
     """
-    pipeline_class = WanImageToVideoPipeline if case.task is Task.I2V else WanPipeline
-    dtypes = {"default": TORCH_DTYPES[case.dtype], "vae": torch.float32}
-    pipe = pipeline_class.from_pretrained(path, dtype=dtypes, revision=source.revision)
+    found = checkpoints.locate(case, source)
+    return converted(found, case.dtype) if convert else found
+
+
+def load(case: Case, source: ModelSource, weights: Checkpoint, *, device: torch.device = CPU, spans: Spans | None = None) -> WanPipe:
+    """The pipeline in the case's number format: from files on the CPU, random weights where `home` says.
+
+    The A14B checkpoints say flow_shift 3.0 where the official value is 12.0 or 5.0, so the case's shift is always set.
+
+    Args:
+        case: As it runs.
+        source: Of its boundary, for random weights.
+        weights: From `checkpoint`.
+        device: Where the case computes.
+        spans: Take the seconds of each part of loading.
+    """
+    spans = spans or Spans(device)
+    if weights.folder is None:
+        with spans(Span.OPEN):
+            pipe = random_weights.construct(ARCHITECTURES[case.model], case.task, boundary=source.boundary)
+        with spans(Span.FILL):
+            random_weights.materialise(pipe, case.dtype, home(case, device))
+    else:
+        pipe = _from_files(case, weights, spans)
     pipe.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config, flow_shift=case.shift)
     pipe.set_progress_bar_config(disable=True)
     for module in modules(pipe).values():
         module.requires_grad_(requires_grad=False)
+    return pipe
+
+
+def home(case: Case, device: torch.device) -> torch.device:
+    """Where weights are before the first step: on the device, or on the host with any offload."""
+    return device if case.offload is Offload.NONE else CPU
+
+
+def _from_files(case: Case, weights: Checkpoint, spans: Spans) -> WanPipe:
+    """Opened in the files' own formats, then read, then cast, so that each can be timed: ``from_pretrained`` would cast while it maps.
+
+    Two traps are met here. Without an explicit dtype diffusers casts bf16 weights to fp32, which doubles them. And the concrete pipeline
+    class is used because ``DiffusionPipeline.from_pretrained`` ignores components passed to it.
+    """
+    with spans(Span.OPEN):
+        wanted = {part: component_dtype(part, case.dtype) for part in weights.components()}
+        dtypes = {part: stored_dtype(weights, part) or dtype for part, dtype in wanted.items()}
+        pipe = pipeline_class(case.task).from_pretrained(weights.folder, dtype={**dtypes, "default": component_dtype("", case.dtype)})
+    with spans(Span.READ):
+        read_weights(pipe)
+    with spans(Span.CAST):
+        for part, module in modules(pipe).items():
+            cast(module, wanted[part])
     return pipe
 
 

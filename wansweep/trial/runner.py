@@ -21,10 +21,12 @@ from wansweep.telemetry import nvml, torch_probe
 from wansweep.telemetry.page_cache import cached_fraction
 from wansweep.telemetry.samples import Missing
 from wansweep.trial import options, parallel, pipeline
+from wansweep.trial.checkpoint import Checkpoint, NoWeightsError
 from wansweep.trial.clock import Clock, clock_for
 from wansweep.trial.generate import expert_schedule, generate
 from wansweep.trial.options import Invalid
 from wansweep.trial.probe import Probe
+from wansweep.trial.spans import Span, Spans
 from wansweep.trial.stages import Stages
 from wansweep.trial.task import Ending, Seat, Task
 
@@ -58,6 +60,8 @@ def run_rank(task: Task, seat: Seat) -> Ending:
     try:
         with task.journal(seat.rank).open("ab", buffering=0) as journal:
             return _Run(task, seat, device_here()).to_the_end(journal)
+    except NoWeightsError as missing:
+        return _failed(seat, Outcome.CRASH, str(missing))
     except Invalid as refusal:
         return _failed(seat, Outcome.INVALID, str(refusal))
     except torch.OutOfMemoryError as error:
@@ -78,21 +82,23 @@ class _Run:
         self.seat = seat
         self.device = device
         self.case = as_run(task.case)
-        self.path = pipeline.checkpoint(self.case, task.source)
+        self.weights = pipeline.checkpoint(self.case, task.source, convert=task.procedure.convert)
         self.hooks: dict[str, str] = {}
         self.warmup_s: list[float] = []
 
     def to_the_end(self, journal: BinaryIO) -> Ending:
         """Load, warm up, generate and save, in the windows of contract.md."""
         task, seat = self.task, self.seat
-        cached = _cached(self.path)
+        cached = _cached(self.weights)
         time.sleep(task.procedure.cooldown_s)
         with parallel.process_group(seat, self.device, timeout_s=task.procedure.timeout_s), _probe() as probe:
             clock = clock_for(self.device, task.procedure.timing)
             stages = Stages(model=self.case.model, clock=clock, rank=seat.rank, origin_s=task.origin_s, journal=journal, probe=probe)
             with stages(StageKind.TOTAL_EXECUTION):
-                with stages(StageKind.MODEL_INITIALIZATION):
-                    pipe = self.load()
+                with stages(StageKind.MODEL_INITIALIZATION) as figures:
+                    spans = Spans(self.device)
+                    pipe = self.load(spans)
+                    figures.update(spans.figures())
                 with stages.pause():
                     self.warm_up(pipe, clock)
                 latents, video = generate(pipe, self.case, stages)
@@ -111,13 +117,13 @@ class _Run:
                 weights_cached=cached,
             )
 
-    def load(self) -> pipeline.WanPipe:
+    def load(self, spans: Spans) -> pipeline.WanPipe:
         """The pipeline with every declared lever applied, and checked to be in force."""
-        pipe = pipeline.load(self.case, self.task.source, self.path)
-        parallel.split_sequence(pipe, self.case, self.seat, self.device)
-        options.apply_offload(pipe, self.case, self.device)
-        pipeline.read_weights(pipe)
-        self.hooks = options.hooks(pipe)
+        pipe = pipeline.load(self.case, self.task.source, self.weights, device=self.device, spans=spans)
+        with spans(Span.H2D):
+            parallel.split_sequence(pipe, self.case, self.seat, self.device)
+            options.apply_offload(pipe, self.case, self.device)
+            self.hooks = options.hooks(pipe)
         options.check_offload(self.case, self.hooks, pipeline.modules(pipe))
         return pipe
 
@@ -135,7 +141,7 @@ class _Run:
         """What was really in force, read back from the pipeline."""
         timesteps = [float(t) for t in pipe.scheduler.timesteps.tolist()]
         experts = expert_schedule(pipe, timesteps)
-        case, weights = self.case, self.task.case.weights
+        case = self.case
         return Resolved(
             device=self.device.type,
             device_name=introduce(self.seat.rank, self.seat.cores).device_name,
@@ -143,7 +149,9 @@ class _Run:
             width=case.width,
             height=case.height,
             frames=case.frames,
-            weights=weights if weights == "tiny" else self.path,
+            weights=self.weights.name,
+            revision=self.weights.revision,
+            converted=str(self.weights.folder) if self.weights.original else None,
             dtypes=options.dtypes(pipe),
             hooks=self.hooks,
             attention=options.attention_backend(),
@@ -174,12 +182,9 @@ def _probe() -> Iterator[Probe]:
         yield Probe(None if failed else nvml.EnergyCounter(uuid))
 
 
-def _cached(path: str) -> Figure | None:
-    """How much of the weight files the page cache holds; null for a hub id, whose files are elsewhere."""
-    files = sorted(Path(path).glob("**/*.safetensors")) if Path(path).is_dir() else []
-    if not files:
-        return None
-    reading = cached_fraction(files)
+def _cached(weights: Checkpoint) -> Figure:
+    """How much of the weight files the page cache holds; ``not_applicable`` for random weights, which have no file."""
+    reading = cached_fraction(weights.all_files())
     return Figure(value=reading.value, why=reading.why)
 
 

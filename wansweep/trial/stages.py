@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from pydantic import TypeAdapter, ValidationError
 
 from wansweep.case import Model
-from wansweep.record import Expert, Stage, StageKind, stage_name
+from wansweep.record import Expert, Figure, Stage, StageKind, stage_name
 
 if TYPE_CHECKING:  # they import torch, which the controller that reads journals does not
     from wansweep.trial.clock import Clock, Mark
@@ -50,8 +50,11 @@ class Stages:
     _paused_s: float = 0.0
 
     @contextmanager
-    def __call__(self, kind: StageKind, *, step: int | None = None, expert: Expert | None = None) -> Iterator[None]:
-        """Times what runs inside the ``with``; an exception leaves the stage begun and not ended."""
+    def __call__(self, kind: StageKind, *, step: int | None = None, expert: Expert | None = None) -> Iterator[dict[str, Figure]]:
+        """Times what runs inside the ``with``; an exception leaves the stage begun and not ended.
+
+        Figures put into the dictionary are kept beside the probe's.
+        """
         if self.probe is not None:
             self.probe.begin()
         begin = self.clock.mark()
@@ -66,9 +69,10 @@ class Stages:
             expert=expert,
         )
         self._write(begun)
-        yield
+        given: dict[str, Figure] = {}
+        yield given
         end = self.clock.mark()
-        figures = self.probe.end() if self.probe is not None else {}
+        figures = {**(self.probe.end() if self.probe is not None else {}), **given}
         ended = self._timed(replace(begun, paused_s=self._paused_s - paused_before_s, figures=figures), begin, end)
         self._write(ended)
         self.done.append(ended)

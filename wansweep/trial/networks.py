@@ -1,0 +1,114 @@
+"""The numbers of an `Architecture` to diffusers' and transformers' modules, and to the pipeline around them.
+
+Miniatures and random weights are made here, from the same numbers that FLOP are counted from; a checkpoint brings its own configs. The
+modules are built on the CPU with the classes' own initial values, or on meta without any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
+from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
+
+from wansweep.case import Task
+from wansweep.plan.architecture import Architecture, TextEncoder, Transformer, Vae
+
+WanPipe: TypeAlias = WanPipeline | WanImageToVideoPipeline
+
+
+def pipeline_class(task: Task) -> type[WanPipe]:
+    """The pipeline that does a task, whatever class the checkpoint was saved from (TI2V-5B does both)."""
+    match task:
+        case Task.I2V:
+            kind: type[WanPipe] = WanImageToVideoPipeline
+        case Task.T2V:
+            kind = WanPipeline
+    return kind
+
+
+def build(networks: Architecture, task: Task, *, boundary: float | None, device: str = "cpu") -> WanPipe:
+    """A pipeline of fresh modules, as the hub's of that family: classes, configs, and a scheduler with flow_shift 3.0, the conversions' own.
+
+    The tokenizer is byte-level (ByT5), which needs no file; its ids are the first 384 of the text encoder's vocabulary.
+
+    Args:
+        networks: Their numbers.
+        task: Decides the pipeline's class.
+        boundary: Share of the schedule above which the high-noise expert runs; null for one expert.
+        device: ``cpu``, or ``meta`` for modules without memory.
+    """
+    parts = {
+        "tokenizer": ByT5Tokenizer(),
+        "text_encoder": _seeded(device, 0, lambda: text_encoder(networks.text_encoder)),
+        "vae": _seeded(device, 0, lambda: vae(networks.vae)),
+        "scheduler": UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0),
+        "transformer": _seeded(device, 1, lambda: transformer(networks.transformer)),
+        "transformer_2": None if boundary is None else _seeded(device, 2, lambda: transformer(networks.transformer)),
+        "boundary_ratio": boundary,
+        "expand_timesteps": networks.transformer.token_timesteps,
+    }
+    if task is Task.I2V:
+        parts |= {"image_encoder": None, "image_processor": None}  # Wan2.2 has no CLIP
+    return pipeline_class(task)(**parts)
+
+
+def _seeded(device: str, seed: int, make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    """A module whose initial values come from a seed; the caller's random state is left as it was."""
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(seed)
+        return make().eval()
+
+
+def transformer(numbers: Transformer) -> WanTransformer3DModel:
+    """The denoiser, or one expert."""
+    return WanTransformer3DModel(
+        patch_size=(1, numbers.patch, numbers.patch),
+        num_attention_heads=numbers.heads,
+        attention_head_dim=numbers.head_dim,
+        in_channels=numbers.in_channels,
+        out_channels=numbers.out_channels,
+        text_dim=numbers.text_dim,
+        freq_dim=numbers.freq_dim,
+        ffn_dim=numbers.ffn_dim,
+        num_layers=numbers.layers,
+        cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads",
+        rope_max_seq_len=numbers.rope_length,
+    )
+
+
+def text_encoder(numbers: TextEncoder) -> UMT5EncoderModel:
+    """The encoder of the prompts."""
+    config = UMT5Config(
+        vocab_size=numbers.vocabulary,
+        d_model=numbers.dim,
+        d_kv=numbers.head_dim,
+        d_ff=numbers.ffn_dim,
+        num_layers=numbers.layers,
+        num_heads=numbers.heads,
+        feed_forward_proj="gated-gelu",
+    )
+    return UMT5EncoderModel(config)
+
+
+def vae(numbers: Vae) -> AutoencoderKLWan:
+    """The autoencoder between pixels and latents."""
+    return AutoencoderKLWan(
+        base_dim=numbers.encoder_dim,
+        decoder_base_dim=numbers.decoder_dim,
+        z_dim=numbers.latent_channels,
+        dim_mult=list(numbers.widths),
+        num_res_blocks=numbers.res_blocks,
+        temperal_downsample=list(numbers.temporal),
+        latents_mean=list(numbers.latents_mean or (0.0,) * numbers.latent_channels),
+        latents_std=list(numbers.latents_std or (1.0,) * numbers.latent_channels),
+        is_residual=numbers.residual,
+        in_channels=numbers.pixel_channels,
+        out_channels=numbers.pixel_channels,
+        patch_size=None if numbers.patch == 1 else numbers.patch,
+        scale_factor_temporal=numbers.temporal_stride,
+        scale_factor_spatial=numbers.spatial_stride,
+    )
