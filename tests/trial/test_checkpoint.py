@@ -15,7 +15,7 @@ from tests.trial.test_generate import TEXT_TOKENS, run, source
 from wansweep.case import Case, Dtype, Model, Task
 from wansweep.plan.architecture import ARCHITECTURES
 from wansweep.plan.geometry import as_run
-from wansweep.record import Outcome
+from wansweep.record import Outcome, Stage
 from wansweep.sweep import ModelSource
 from wansweep.trial import pipeline
 from wansweep.trial.cache import cache_dir, made_once
@@ -223,17 +223,29 @@ def test_a_folder_that_a_dead_process_left_half_made_is_made_again(tmp_path: Pat
     made_once(tmp_path / "thing", lambda _: pytest.fail("made twice"))
 
 
-@pytest.mark.parametrize("convert", [True, False])
-def test_the_parts_of_loading_add_up_to_the_stage(tmp_path: Path, convert: bool) -> None:
-    task, ending = run(make_a14b(**SIZE, weights=str(saved(tmp_path, make_a14b()))), tmp_path, convert=convert)
+def loading(case: Case, folder: Path, **procedure: object) -> Stage:
+    folder.mkdir()
+    task, ending = run(case, folder, **procedure)
     assert (ending.outcome, ending.reason) == (Outcome.OK, "")
     assert ending.resolved is not None
-    assert (ending.resolved.converted is not None) is convert
-    loading = next(stage for stage in read_journal(task.journal(0)) if stage.name == "Model_Initialization")
-    parts = {name: loading.figures[name].value for name in ("open_s", "read_s", "cast_s", "h2d_s")}
-    assert all(value is not None and value > 0 for value in parts.values())
-    assert loading.figures["fill_s"].why == "not_applicable"
-    assert sum(value or 0 for value in parts.values()) == pytest.approx(loading.duration_s, rel=0.05)
+    assert (ending.resolved.converted is not None) is procedure["convert"]
+    return next(stage for stage in read_journal(task.journal(0)) if stage.name == "Model_Initialization")
+
+
+@pytest.mark.parametrize("convert", [True, False])
+def test_the_parts_of_loading_add_up_to_the_stage(tmp_path: Path, convert: bool) -> None:
+    case = make_a14b(**SIZE, weights=str(saved(tmp_path, make_a14b())))
+    shares = []
+    for attempt in range(3):  # on a busy machine a time slice is a tenth of so short a stage
+        stage = loading(case, tmp_path / str(attempt), convert=convert)
+        parts = [stage.figures[name].value or 0 for name in ("open_s", "read_s", "cast_s", "h2d_s")]
+        assert all(part > 0 for part in parts)
+        assert stage.figures["fill_s"].why == "not_applicable"
+        shares.append(sum(parts) / (stage.duration_s or 1))
+        assert shares[-1] <= 1
+        if shares[-1] > 0.95:
+            return
+    pytest.fail(f"shares of the stage: {shares}")
 
 
 @pytest.mark.parametrize(
