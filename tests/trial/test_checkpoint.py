@@ -92,6 +92,17 @@ def test_a_repository_that_is_not_there_is_told_with_its_cache_and_the_way_out(h
     assert "\n" not in message
 
 
+def test_what_to_do_about_a_failed_download_is_not_cut_off(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route to the hub " * 100)
+
+    monkeypatch.setattr("wansweep.trial.checkpoint.constants.is_offline_mode", lambda: False)
+    monkeypatch.setattr("wansweep.trial.networks.WanPipeline.download", unreachable)
+    _, ending = run(make_a14b(weights="hub"), tmp_path)
+    assert ending.outcome is Outcome.CRASH
+    assert "weights=/folder or random (fetching it failed: no route to the hub" in ending.reason
+
+
 def test_a_download_that_was_cut_short_is_no_checkpoint(hub: Path) -> None:
     snapshot = hub_layout(hub, Model.T2V_A14B, 0.875)
     (snapshot / "transformer_2" / "diffusion_pytorch_model.safetensors").unlink()
