@@ -15,7 +15,7 @@ from tests.trial.test_generate import TEXT_TOKENS, run, source
 from wansweep.case import Case, Dtype, Model, Task
 from wansweep.plan.architecture import ARCHITECTURES
 from wansweep.plan.geometry import as_run
-from wansweep.record import Outcome
+from wansweep.record import Outcome, Stage
 from wansweep.sweep import ModelSource
 from wansweep.trial import pipeline
 from wansweep.trial.cache import cache_dir, made_once
@@ -90,6 +90,17 @@ def test_a_repository_that_is_not_there_is_told_with_its_cache_and_the_way_out(h
     for told in (REPO, f"revision {revision or 'main'}", str(hub), "HF_HUB_OFFLINE is set", f"hf download {REPO}", "HF_HOME"):
         assert told in message
     assert "\n" not in message
+
+
+def test_what_to_do_about_a_failed_download_is_not_cut_off(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route to the hub " * 100)
+
+    monkeypatch.setattr("wansweep.trial.checkpoint.constants.is_offline_mode", lambda: False)
+    monkeypatch.setattr("wansweep.trial.networks.WanPipeline.download", unreachable)
+    _, ending = run(make_a14b(weights="hub"), tmp_path)
+    assert ending.outcome is Outcome.CRASH
+    assert "weights=/folder or random (fetching it failed: no route to the hub" in ending.reason
 
 
 def test_a_download_that_was_cut_short_is_no_checkpoint(hub: Path) -> None:
@@ -223,17 +234,29 @@ def test_a_folder_that_a_dead_process_left_half_made_is_made_again(tmp_path: Pat
     made_once(tmp_path / "thing", lambda _: pytest.fail("made twice"))
 
 
-@pytest.mark.parametrize("convert", [True, False])
-def test_the_parts_of_loading_add_up_to_the_stage(tmp_path: Path, convert: bool) -> None:
-    task, ending = run(make_a14b(**SIZE, weights=str(saved(tmp_path, make_a14b()))), tmp_path, convert=convert)
+def loading(case: Case, folder: Path, **procedure: object) -> Stage:
+    folder.mkdir()
+    task, ending = run(case, folder, **procedure)
     assert (ending.outcome, ending.reason) == (Outcome.OK, "")
     assert ending.resolved is not None
-    assert (ending.resolved.converted is not None) is convert
-    loading = next(stage for stage in read_journal(task.journal(0)) if stage.name == "Model_Initialization")
-    parts = {name: loading.figures[name].value for name in ("open_s", "read_s", "cast_s", "h2d_s")}
-    assert all(value is not None and value > 0 for value in parts.values())
-    assert loading.figures["fill_s"].why == "not_applicable"
-    assert sum(value or 0 for value in parts.values()) == pytest.approx(loading.duration_s, rel=0.05)
+    assert (ending.resolved.converted is not None) is procedure["convert"]
+    return next(stage for stage in read_journal(task.journal(0)) if stage.name == "Model_Initialization")
+
+
+@pytest.mark.parametrize("convert", [True, False])
+def test_the_parts_of_loading_add_up_to_the_stage(tmp_path: Path, convert: bool) -> None:
+    case = make_a14b(**SIZE, weights=str(saved(tmp_path, make_a14b())))
+    shares = []
+    for attempt in range(3):  # on a busy machine a time slice is a tenth of so short a stage
+        stage = loading(case, tmp_path / str(attempt), convert=convert)
+        parts = [stage.figures[name].value or 0 for name in ("open_s", "read_s", "cast_s", "h2d_s")]
+        assert all(part > 0 for part in parts)
+        assert stage.figures["fill_s"].why == "not_applicable"
+        shares.append(sum(parts) / (stage.duration_s or 1))
+        assert shares[-1] <= 1
+        if shares[-1] > 0.95:
+            return
+    pytest.fail(f"shares of the stage: {shares}")
 
 
 @pytest.mark.parametrize(

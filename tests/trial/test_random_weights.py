@@ -146,7 +146,7 @@ def test_a_trial_on_random_weights_has_a_record_that_says_so(tmp_path: Path) -> 
     loading = next(stage for stage in read_journal(task.journal(0)) if stage.name == "Model_Initialization")
     parts = {name: loading.figures[name] for name in ("open_s", "read_s", "cast_s", "fill_s", "h2d_s")}
     assert (parts["read_s"].why, parts["cast_s"].why) == ("not_applicable", "not_applicable")
-    assert sum(part.value or 0 for part in parts.values()) == pytest.approx(loading.duration_s, rel=0.05)
+    assert sum(part.value or 0 for part in parts.values()) == pytest.approx(loading.duration_s, rel=0.05, abs=0.03)  # a time slice
 
 
 @pytest.mark.parametrize(("offload", "device"), [(Offload.NONE, "cuda"), (Offload.MODEL, "cpu"), (Offload.GROUP_LEAF, "cpu")])

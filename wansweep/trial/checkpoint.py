@@ -91,9 +91,12 @@ def _fetched(case: Case, source: ModelSource) -> Path:
         offline = constants.is_offline_mode()
         return Path(pipeline_class(case.task).download(source.repo, revision=source.revision, local_files_only=offline))
     except (OSError, ValueError, HFValidationError, OfflineModeIsEnabled) as error:
-        why = "HF_HUB_OFFLINE is set, so it was not fetched" if constants.is_offline_mode() else f"fetching it failed: {_first_line(error)}"
-        where = f"is not in the cache {constants.HF_HUB_CACHE}, and {why}"
-        raise NoWeightsError(f"weights=hub: {source.repo} at revision {source.revision or 'main'} {where}; {_way_out(source)}") from error
+        where = f"weights=hub: {source.repo} at revision {source.revision or 'main'} is not in the cache {constants.HF_HUB_CACHE}"
+        # The library's words come last and short: a reason is cut at 500 characters.
+        why = (
+            "HF_HUB_OFFLINE is set, so it was not fetched" if constants.is_offline_mode() else f"fetching it failed: {_first_line(error)[:120]}"
+        )
+        raise NoWeightsError(f"{where}; {_way_out(source)} ({why})") from error
 
 
 def _way_out(source: ModelSource) -> str:
