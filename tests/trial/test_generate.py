@@ -17,6 +17,7 @@ from wansweep.sweep import Isolation, ModelSource, Procedure
 from wansweep.trial import options, pipeline
 from wansweep.trial.clock import HostClock
 from wansweep.trial.generate import decode, expert_schedule, generate, still
+from wansweep.trial.invalid import Invalid
 from wansweep.trial.runner import run_rank
 from wansweep.trial.stages import Stages, read_journal
 from wansweep.trial.task import Seat
@@ -105,21 +106,21 @@ def test_offload_changes_nothing_but_the_place_of_weights(name: str, offload: Of
 
 def test_offload_that_needs_an_accelerator_is_invalid_with_diffusers_own_reason() -> None:
     case = replace(CASES["t2v_a14b"], offload=Offload.SEQUENTIAL)
-    with pytest.raises(options.Invalid, match="requires accelerator, but not found"):
+    with pytest.raises(Invalid, match="requires accelerator, but not found"):
         options.apply_offload(loaded(case), case, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("offload", [Offload.MODEL, Offload.GROUP_BLOCK, Offload.GROUP_LEAF, Offload.SEQUENTIAL])
 def test_an_offload_mode_that_left_no_hook_is_invalid(offload: Offload) -> None:
     pipe = loaded(CASES["t2v_a14b"])
-    with pytest.raises(options.Invalid, match=f"declared offload={offload}.*resolved no hook"):
+    with pytest.raises(Invalid, match=f"declared offload={offload}.*resolved no hook"):
         options.check_offload(replace(CASES["t2v_a14b"], offload=offload), options.hooks(pipe))
 
 
 def test_an_offload_hook_that_nobody_declared_is_invalid() -> None:
     pipe = loaded(CASES["t2v_a14b"])
     pipe.enable_model_cpu_offload(device="cpu")
-    with pytest.raises(options.Invalid, match="declared offload=none"):
+    with pytest.raises(Invalid, match="declared offload=none"):
         options.check_offload(CASES["t2v_a14b"], options.hooks(pipe))
 
 
@@ -218,7 +219,8 @@ def test_warm_up_generations_are_kept_apart_from_the_measured_one(tmp_path: Path
     assert ending.resolved.latents_sha256 == without.resolved.latents_sha256
     stages = {stage.name: stage for stage in read_journal(task.journal(0))}
     total = stages["Total_Execution"]
-    assert total.paused_s == pytest.approx(sum(ending.warmup_s), rel=0.05)
+    # And the watching of levers, whose beginning is no part of a run either.
+    assert total.paused_s == pytest.approx(sum(ending.warmup_s), abs=0.1)
     leaves = [stage for stage in stages.values() if stage.kind not in (StageKind.TOTAL_EXECUTION, StageKind.SAVE)]
     assert sum(stage.duration_s or 0 for stage in leaves) == pytest.approx(total.duration_s, rel=0.02)
     assert sum(name == "T5_Encoding" for name in stages) == 1
