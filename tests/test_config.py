@@ -106,7 +106,7 @@ def test_a_folder_of_the_users_own_is_searched_too(tmp_path: Path) -> None:
         (["+sweep=quick", "base.steps=four"], "base.steps='four': input should be a valid integer"),
         (["+sweep=quick", "base.steps=0"], "steps=0 is under 1; nearest: 1"),
         (["+sweep=quick", "procedure.repeats=0"], "procedure.repeats=0: input should be greater than or equal to 1"),
-        (["+sweep=quick", "sweep.axes.offload=[none,modle]"], "sweep.axes.offload[1]='modle': not one of none, model"),
+        (["+sweep=quick", "sweep.axes.offload=[none,modle]"], "sweep.axes.offload[1]='modle': not one of none, expert_pinned"),
         (["+sweep=quick", "base.frames=80"], "frames=80 is not 4n+1; nearest: 77, 81"),
         (["+sweep=quick", "base.width=1290"], "width=1290 is no multiple of 32 (stride 16 x patch 2 of ti2v_5b); nearest: 1280, 1312"),
         (["+sweep=quick", "base.height=8"], "height=8 is no multiple of 32 (stride 16 x patch 2 of ti2v_5b); nearest: 32"),

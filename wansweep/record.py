@@ -41,6 +41,7 @@ class StageKind(StrEnum):
     """The windows of a trial, in the order a run meets them. All but Total_Execution are leaves and never overlap."""
 
     MODEL_INITIALIZATION = "Model_Initialization"
+    COMPILATION = "Compilation"
     PREPROCESS = "Preprocess"
     T5_ENCODING = "T5_Encoding"
     STEP_LOADING = "Loading"
@@ -160,6 +161,19 @@ class Timing(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """So many of so many; counts.
+
+    Attributes:
+        count: Those that did.
+        of: Those that could.
+    """
+
+    count: int
+    of: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Resolved:
     """What was really in force, read back from the loaded pipeline, beside what the case declared.
 
@@ -182,6 +196,14 @@ class Resolved:
         video: File name of the saved video, when it was kept.
         revision: Commit of the hub's repository; null for weights from elsewhere.
         converted: Folder in the cache that was opened in place of files in another number format; null when they were opened themselves.
+        devices: Component to where its weights were once everything was placed.
+        vae: Tiling and slicing in force on the VAE; empty for neither.
+        fused_qkv: Whether both experts project query, key and value at once.
+        quantised_layers: Expert to its quantised layers, of those that a quantiser takes.
+        block_computations: Expert to how often its last block computed, of how often it would have without a cache.
+        expert_swaps: How often an expert was brought to the device; null without offload=expert.
+        compile: torch.compile's scope and backend.
+        graphs: Graphs that torch.compile made before the first step; null without it.
     """
 
     device: str
@@ -204,6 +226,14 @@ class Resolved:
     video: str | None = None
     revision: str | None = None
     converted: str | None = None
+    devices: dict[str, str] = field(default_factory=dict)
+    vae: str = ""
+    fused_qkv: bool = False
+    quantised_layers: dict[str, Share] = field(default_factory=dict)
+    block_computations: dict[str, Share] = field(default_factory=dict)
+    expert_swaps: int | None = None
+    compile: str = "none"
+    graphs: int | None = None
 
 
 _STAGES = TypeAdapter(tuple[Stage, ...])

@@ -19,6 +19,7 @@ from wansweep.trial import options, pipeline
 from wansweep.trial.cache import cache_dir
 from wansweep.trial.clock import HostClock
 from wansweep.trial.generate import decode, expert_schedule, generate, still
+from wansweep.trial.invalid import Invalid
 from wansweep.trial.runner import run_rank
 from wansweep.trial.stages import Stages, read_journal
 from wansweep.trial.task import Seat
@@ -100,45 +101,46 @@ def test_offload_changes_nothing_but_the_place_of_weights(name: str, offload: Of
     expected, _ = generate(plain, case, Stages(model=case.model, clock=HostClock()), text_tokens=TEXT_TOKENS)
     pipe = loaded(case)
     options.apply_offload(pipe, replace(case, offload=offload), torch.device("cpu"))
-    options.check_offload(replace(case, offload=offload), options.hooks(pipe), pipeline.modules(pipe))
+    options.check_offload(replace(case, offload=offload), options.hooks(pipe))
     found, _ = generate(pipe, case, Stages(model=case.model, clock=HostClock()), text_tokens=TEXT_TOKENS)
     assert torch.equal(found, expected)
 
 
 def test_offload_that_needs_an_accelerator_is_invalid_with_diffusers_own_reason() -> None:
     case = replace(CASES["t2v_a14b"], offload=Offload.SEQUENTIAL)
-    with pytest.raises(options.Invalid, match="requires accelerator, but not found"):
+    with pytest.raises(Invalid, match="requires accelerator, but not found"):
         options.apply_offload(loaded(case), case, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("offload", [Offload.MODEL, Offload.GROUP_BLOCK, Offload.GROUP_LEAF, Offload.SEQUENTIAL])
 def test_an_offload_mode_that_left_no_hook_is_invalid(offload: Offload) -> None:
     pipe = loaded(CASES["t2v_a14b"])
-    with pytest.raises(options.Invalid, match=f"declared offload={offload}.*resolved no hook"):
-        options.check_offload(replace(CASES["t2v_a14b"], offload=offload), options.hooks(pipe), pipeline.modules(pipe))
+    with pytest.raises(Invalid, match=f"declared offload={offload}.*resolved no hook"):
+        options.check_offload(replace(CASES["t2v_a14b"], offload=offload), options.hooks(pipe))
 
 
 def test_an_offload_mode_that_missed_one_expert_is_invalid() -> None:
     pipe = loaded(CASES["t2v_a14b"])
     pipe.transformer.enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
     case = replace(CASES["t2v_a14b"], offload=Offload.GROUP_LEAF)
-    with pytest.raises(options.Invalid, match="resolved no hook on"):
-        options.check_offload(case, options.hooks(pipe), ["transformer", "transformer_2"])
+    with pytest.raises(Invalid, match="resolved no hook on the transformer_2"):
+        options.check_offload(case, options.hooks(pipe))
 
 
 def test_sequential_offload_is_recognised_where_accelerate_chains_its_hooks() -> None:
     # The transformer has weights of its own beside its blocks', so its hook is a chain; sequential offload itself needs an accelerator.
     pipe = loaded(CASES["t2v_a14b"])
-    cpu_offload(pipe.transformer, torch.device("cpu"), offload_buffers=True)
-    assert options.hooks(pipe) == {"transformer": "AlignDevicesHook"}
-    options.check_offload(replace(CASES["t2v_a14b"], offload=Offload.SEQUENTIAL), options.hooks(pipe), ["transformer"])
+    for expert in (pipe.transformer, pipe.transformer_2):
+        cpu_offload(expert, torch.device("cpu"), offload_buffers=True)
+    assert set(options.hooks(pipe).values()) == {"AlignDevicesHook"}
+    options.check_offload(replace(CASES["t2v_a14b"], offload=Offload.SEQUENTIAL), options.hooks(pipe))
 
 
 def test_an_offload_hook_that_nobody_declared_is_invalid() -> None:
     pipe = loaded(CASES["t2v_a14b"])
     pipe.enable_model_cpu_offload(device="cpu")
-    with pytest.raises(options.Invalid, match="declared offload=none"):
-        options.check_offload(CASES["t2v_a14b"], options.hooks(pipe), pipeline.modules(pipe))
+    with pytest.raises(Invalid, match="declared offload=none"):
+        options.check_offload(CASES["t2v_a14b"], options.hooks(pipe))
 
 
 def test_weights_are_loaded_in_the_declared_format_with_the_vae_in_fp32() -> None:
@@ -253,7 +255,8 @@ def test_warm_up_generations_are_kept_apart_from_the_measured_one(tmp_path: Path
     assert ending.resolved.latents_sha256 == without.resolved.latents_sha256
     stages = {stage.name: stage for stage in read_journal(task.journal(0))}
     total = stages["Total_Execution"]
-    assert total.paused_s == pytest.approx(sum(ending.warmup_s), rel=0.05)
+    # And the watching of levers, whose beginning is no part of a run either.
+    assert total.paused_s == pytest.approx(sum(ending.warmup_s), abs=0.1)
     assert sum(stage.duration_s or 0 for stage in leaves(stages)) == pytest.approx(total.duration_s, rel=0.05)
     assert sum(name == "T5_Encoding" for name in stages) == 1
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from wansweep.case import Case, Weights, declared_fields
 from wansweep.plan.flops import case_flop
+from wansweep.plan.rules import forbidden
 from wansweep.sweep import Hardware
 
 Value = str | int | float | None
@@ -58,9 +59,10 @@ def plan(cases: Sequence[Case], hardware: Hardware) -> list[PlannedCase]:
 def _planned(case: Case, hardware: Hardware) -> PlannedCase:
     # `auto` is what this machine has, and its GPUs are Ray's to count.
     short = hardware.name != "auto" and case.gpus > hardware.gpus
+    reason = f"needs {case.gpus} GPUs, hardware.gpus={hardware.gpus}" if short else forbidden(case)
     return PlannedCase(
         case=case,
-        verdict=Verdict.SKIP if short else Verdict.RUN,
-        reason=f"needs {case.gpus} GPUs, hardware.gpus={hardware.gpus}" if short else "",
+        verdict=Verdict.SKIP if reason else Verdict.RUN,
+        reason=reason,
         predicted_flop=None if case.weights == Weights.TINY else case_flop(case).total_flop,
     )

@@ -21,6 +21,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
 from wansweep.case import Case
+from wansweep.plan.rules import forbidden
 from wansweep.record import Outcome, Record, from_json
 from wansweep.schedule.cluster import Capacity, Connection
 from wansweep.schedule.controller import CaseTrial
@@ -41,12 +42,12 @@ class Watcher(Protocol):
 def run_trials(sweep: Sweep, todo: Sequence[tuple[Case, int]], *, connection: Connection, run_folder: str, watcher: Watcher) -> bool:
     """Run the trials (case, repeat) and hand every record to the watcher. Returns whether the user interrupted.
 
-    Cases that no node can ever hold end as ``invalid`` at once.
+    Cases that no node can ever hold, or whose levers cannot work together, end as ``invalid`` at once.
     """
     capacity = connection.capacity
     queue = _Queue(capacity=capacity, exclusive=sweep.cluster.exclusive)
     for case, trial in todo:
-        if refusal := capacity.refusal(case.gpus):
+        if refusal := capacity.refusal(case.gpus) or forbidden(case):
             watcher.finished(_unrun(case, trial, Outcome.INVALID, refusal))
         else:
             queue.waiting.append(_order(sweep, case, trial, connection, run_folder))

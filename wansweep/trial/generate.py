@@ -15,10 +15,14 @@ from diffusers import WanImageToVideoPipeline
 from diffusers.utils.torch_utils import get_module_execution_device
 from PIL import Image
 
-from wansweep.case import Case
+from wansweep.case import Case, TextEncoder
 from wansweep.record import Expert, StageKind
 from wansweep.trial.pipeline import WanPipe
+from wansweep.trial.placement import Placement
 from wansweep.trial.stages import Stages
+
+# Prompts are padded to as many (Wan2.2 wan/configs/shared_config.py, text_len).
+TEXT_TOKENS = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +49,9 @@ class Start:
 
 
 @torch.no_grad()
-def generate(pipe: WanPipe, case: Case, stages: Stages, *, text_tokens: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
+def generate(
+    pipe: WanPipe, case: Case, stages: Stages, *, text_tokens: int = TEXT_TOKENS, placement: Placement | None = None, last: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The final latents (1 x C x F x H x W) and the video (1 x frames x 3 x height x width, 0 to 1) of a case.
 
     Args:
@@ -53,17 +59,24 @@ def generate(pipe: WanPipe, case: Case, stages: Stages, *, text_tokens: int = 51
         case: With the sizes that are to run.
         stages: Where each window is recorded.
         text_tokens: Length that prompts are padded to.
+        placement: What moves weights by our own hand; null where diffusers' hooks do it all.
+        last: Whether T5 may be dropped, since no generation of this pipeline comes after.
     """
+    placement = placement or Placement(device=pipe._execution_device)
+    device = placement.device
     with stages(StageKind.T5_ENCODING):
-        device = pipe._execution_device
         texts = encode(pipe, case, device, text_tokens=text_tokens)
+        if case.text_encoder is TextEncoder.DROPPED and last:
+            placement.drop_text_encoder(pipe)
     with stages(StageKind.PREPROCESS):
         pipe.scheduler.set_timesteps(case.steps, device=device)
         pipe.scheduler.set_begin_index(0)
         start = prepare(pipe, case, device)
-    latents_BCFHW = denoise(pipe, case, texts, start, stages)
+        placement.park_vae(pipe)
+    latents_BCFHW = denoise(pipe, case, texts, start, stages, placement)
     with stages(StageKind.VAE_DECODING):
-        video = decode(pipe, latents_BCFHW)
+        video = decode(pipe, latents_BCFHW, device)
+        placement.park_vae(pipe)
     return latents_BCFHW, video
 
 
@@ -74,10 +87,10 @@ def encode(pipe: WanPipe, case: Case, device: torch.device, *, text_tokens: int)
         negative_prompt=case.negative_prompt,
         do_classifier_free_guidance=case.guidance > 1,
         max_sequence_length=text_tokens,
-        device=device,
+        device=torch.device("cpu") if case.text_encoder is TextEncoder.CPU else device,
     )
     dtype = pipe.transformer.dtype
-    return Texts(prompt_BTD=prompt.to(dtype), negative_BTD=None if negative is None else negative.to(dtype))
+    return Texts(prompt_BTD=prompt.to(device, dtype), negative_BTD=None if negative is None else negative.to(device, dtype))
 
 
 def prepare(pipe: WanPipe, case: Case, device: torch.device) -> Start:
@@ -104,18 +117,20 @@ def still(case: Case) -> Image.Image:
     return Image.merge("RGB", (across, down, radial))
 
 
-def denoise(pipe: WanPipe, case: Case, texts: Texts, start: Start, stages: Stages) -> torch.Tensor:
+def denoise(pipe: WanPipe, case: Case, texts: Texts, start: Start, stages: Stages, placement: Placement) -> torch.Tensor:
     """The final latents, after every step in the expert that the schedule gives it to."""
     latents_BCFHW = start.latents_BCFHW
     timesteps = pipe.scheduler.timesteps
     # Compared on the host: a comparison with a CUDA timestep would wait for the device at every step.
-    experts = expert_schedule(pipe, timesteps.tolist())
+    times = timesteps.tolist()
+    experts = expert_schedule(pipe, times)
     for step, (t, expert) in enumerate(zip(timesteps, experts, strict=True)):
+        pipe._current_timestep = times[step]
         low = expert is Expert.LOW
         model = pipe.transformer_2 if low else pipe.transformer
         guidance = case.guidance_2 if low and case.guidance_2 is not None else case.guidance
         with stages(StageKind.STEP_LOADING, step=step, expert=expert):
-            place(model)
+            placement.bring(model)
         with stages(StageKind.STEP_INFERENCE, step=step, expert=expert):
             x_BCFHW, timestep_BL = model_input(start, latents_BCFHW, t)
             call = {"hidden_states": x_BCFHW.to(pipe.transformer.dtype), "timestep": timestep_BL, "return_dict": False}
@@ -140,17 +155,6 @@ def expert_schedule(pipe: WanPipe, timesteps: list[float]) -> list[Expert | None
     return [Expert.HIGH if t >= boundary else Expert.LOW for t in timesteps]
 
 
-def place(model: torch.nn.Module) -> None:
-    """Bring an expert to where it computes, when model offload keeps it elsewhere.
-
-    Calls accelerate's own hook, which parks the model before it first and does nothing when the expert is there already, so the move is
-    timed apart from the forward that would otherwise hide it. The other modes move weights inside the forward.
-    """
-    hook = getattr(model, "_hf_hook", None)
-    if hook is not None and type(hook).__name__ == "CpuOffload":
-        hook.pre_forward(model)
-
-
 def model_input(start: Start, latents_BCFHW: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The transformer's latent input, and its timesteps: B for A14B, B x L for 5B, which is told of given frames a token at a time."""
     if start.mask_BCFHW is None:
@@ -163,10 +167,10 @@ def model_input(start: Start, latents_BCFHW: torch.Tensor, t: torch.Tensor) -> t
     return (1 - start.mask_BCFHW) * start.condition_BCFHW + start.mask_BCFHW * latents_BCFHW, timestep_BL
 
 
-def decode(pipe: WanPipe, latents_BCFHW: torch.Tensor) -> torch.Tensor:
-    """The video, 1 x frames x 3 x height x width from 0 to 1, on the VAE's device."""
+def decode(pipe: WanPipe, latents_BCFHW: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
+    """The video, 1 x frames x 3 x height x width from 0 to 1, on the device where the VAE computes."""
     vae = pipe.vae
-    latents_BCFHW = latents_BCFHW.to(device=get_module_execution_device(vae), dtype=vae.dtype)
+    latents_BCFHW = latents_BCFHW.to(device=device or get_module_execution_device(vae), dtype=vae.dtype)
     shape = (1, vae.config.z_dim, 1, 1, 1)
     mean = torch.tensor(vae.config.latents_mean).view(shape).to(latents_BCFHW)
     inverse_std = 1.0 / torch.tensor(vae.config.latents_std).view(shape).to(latents_BCFHW)

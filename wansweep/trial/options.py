@@ -1,94 +1,134 @@
-"""Levers: what a case declares, applied to a loaded pipeline, and read back from it.
+"""Levers: what a case declares, applied to a loaded pipeline in the one order that works, and read back from it.
 
-A lever that the machine or diffusers cannot do raises `Invalid` with the library's own reason; it is never dropped in silence.
+Each family has a module with `apply` and `check`. A lever that the machine or diffusers cannot do raises `Invalid` with the library's own
+reason, one that is declared and not in force raises it with both values; none is dropped in silence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
-from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
-from wansweep.case import Case, Offload
+from wansweep.case import Case, Compile
+from wansweep.plan.rules import forbidden
+from wansweep.record import Expert, Share
+from wansweep.trial import attention, caches, compilation, offload, projections, quantise, vae
+from wansweep.trial.generate import expert_schedule
+from wansweep.trial.invalid import Invalid
+from wansweep.trial.offload import apply_offload, check_offload, hooks
 from wansweep.trial.pipeline import WanPipe, modules
-
-# Groups of blocks that wait and come together; streams need 1 (diffusers.hooks.group_offloading).
-BLOCKS_PER_GROUP = 1
+from wansweep.trial.placement import Placement
 
 
-class Invalid(Exception):  # noqa: N818  (an outcome, not an error of ours)
-    """The case cannot run here; the message is the reason."""
+@dataclass(kw_only=True)
+class InForce:
+    """What one generation showed of the levers.
+
+    Attributes:
+        hooks: Component to the offload hook on it.
+        devices: Component to where its weights were.
+        tiles: Tiled decodes.
+        blocks: Expert to how often its last block computed.
+        swaps: How often an expert came to the device.
+        graphs: Graphs that torch.compile had made before; null where nothing compiles.
+    """
+
+    hooks: dict[str, str]
+    devices: dict[str, str]
+    tiles: int = 0
+    blocks: dict[str, Share] = field(default_factory=dict)
+    swaps: int | None = None
+    graphs: int | None = None
 
 
-def apply_offload(pipe: WanPipe, case: Case, device: torch.device) -> None:
-    """Place the pipeline's weights as the case's offload mode says.
-
-    On a CPU the group and model modes run with the CPU as both ends: their hooks fire and nothing is moved. Sequential offload needs an
-    accelerator (it parks weights on the meta device).
+def refuse(case: Case) -> None:
+    """Hold the case against the rules of `plan.rules`.
 
     Raises:
-        Invalid: diffusers refuses the mode here.
+        Invalid: A rule forbids it.
     """
-    cuda = device.type == "cuda"
-    try:
-        match case.offload:
-            case Offload.NONE:
-                pipe.to(device)
-            case Offload.MODEL:
-                pipe.enable_model_cpu_offload(device=device)
-            case Offload.GROUP_BLOCK:
-                kind = {"offload_type": "block_level", "num_blocks_per_group": BLOCKS_PER_GROUP}
-                pipe.enable_group_offload(onload_device=device, use_stream=cuda, **kind)
-            case Offload.GROUP_LEAF:
-                pipe.enable_group_offload(onload_device=device, use_stream=cuda, offload_type="leaf_level")
-            case Offload.SEQUENTIAL:
-                pipe.enable_sequential_cpu_offload(device=device if cuda else None)
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, ValueError, ImportError, NotImplementedError) as error:
-        raise Invalid(f"offload={case.offload} on {device.type}: {error}") from error
+    if reason := forbidden(case):
+        raise Invalid(reason)
 
 
-def hooks(pipe: WanPipe) -> dict[str, str]:
-    """Component to the offload hook that is really installed on it; components without one are left out."""
-    found: dict[str, str] = {}
-    for name, module in modules(pipe).items():
-        for part in module.modules():
-            if hook := getattr(part, "_hf_hook", None):
-                # accelerate chains hooks where a module has weights of its own beside its children's.
-                found[name] = type(getattr(hook, "hooks", [hook])[0]).__name__
-            elif registry := getattr(part, "_diffusers_hook", None):
-                offloading = [hook for hook in registry.hooks if "offloading" in hook]
-                if offloading:
-                    found[name] = offloading[0]
-            if name in found:
-                break
-    return found
-
-
-def check_offload(case: Case, installed: dict[str, str], components: Iterable[str]) -> None:
-    """Hold the declared offload mode against the hooks installed.
+def apply_to_weights(pipe: WanPipe, case: Case) -> None:
+    """Levers of a loaded pipeline that is still on the CPU, in the order that they build on each other; each is then checked.
 
     Raises:
-        Invalid: A component has another hook than the mode's, or none; or has one where none was declared.
+        Invalid: One is refused, or not in force.
     """
-    wanted = {
-        Offload.NONE: None,
-        Offload.MODEL: "CpuOffload",
-        Offload.SEQUENTIAL: "AlignDevicesHook",
-        Offload.GROUP_BLOCK: "group_offloading",
-        Offload.GROUP_LEAF: "group_offloading",
-    }[case.offload]
-    for name in components:
-        if installed.get(name) != wanted:
-            resolved = installed.get(name) or "no hook"
-            raise Invalid(f"declared offload={case.offload} ({wanted or 'no hook'}), resolved {resolved} on {name}")
+    refuse(case)
+    projections.apply(pipe, case)
+    quantise.apply(pipe, case)
+    vae.apply(pipe, case)
+    projections.check(pipe, case)
+    quantise.check(pipe, case)
+    vae.check(pipe, case)
 
 
-def attention_backend() -> str:
-    """The backend that diffusers' dispatcher uses now; it is a setting of the process, not of a model."""
-    return str(_AttentionBackendRegistry.get_active_backend()[0].value)
+def place(pipe: WanPipe, case: Case, device: torch.device, *, scratch: Path | None = None) -> Placement:
+    """Levers of where weights are, and of attention, which is tried on its device; each is then checked. Comes after any split of sequences.
+
+    Raises:
+        Invalid: One is refused, or not in force.
+    """
+    attention.apply(pipe, case, device)
+    attention.check(pipe, case)
+    placement = apply_offload(pipe, case, device, scratch=scratch)
+    check_offload(case, hooks(pipe, placement))
+    return placement
+
+
+def enable_cache(pipe: WanPipe, case: Case, generate: Callable[[], object]) -> None:
+    """The cache, last of what has no stage of its own; mag calls ``generate`` once to calibrate.
+
+    Raises:
+        Invalid: It is refused.
+    """
+    caches.apply(pipe, case, generate)
+
+
+@contextmanager
+def watched(pipe: WanPipe, case: Case, placement: Placement) -> Iterator[InForce]:
+    """Watches one generation inside the ``with``, from clean caches, and holds what it showed against what was declared.
+
+    Raises:
+        Invalid: A lever was declared and did nothing.
+    """
+    shown = InForce(
+        hooks=hooks(pipe, placement), devices=offload.devices(pipe), graphs=compilation.graphs() if compilation.needed(case) else None
+    )
+    caches.reset(pipe)
+    with ExitStack() as watching:
+        tiles = watching.enter_context(vae.counted_tiles(pipe))
+        # A hook inside what is compiled would be compiled too.
+        if case.compile is Compile.NONE:
+            shown.blocks = watching.enter_context(caches.counted(pipe))
+        swaps_before = placement.swap.swaps if placement.swap else 0
+        resident = placement.swap.resident if placement.swap else None
+        yield shown
+    shown.tiles = tiles[0]
+    if placement.swap:
+        shown.swaps = placement.swap.swaps - swaps_before
+        offload.check_swaps(case, swaps=shown.swaps, wanted=_swaps(pipe, resident))
+    offload.check_moves(pipe, case, placement)
+    vae.check_tiles(case, shown.tiles)
+    if shown.blocks:
+        caches.check(pipe, case, shown.blocks)
+    compilation.check(pipe, case, before=shown.graphs or 0, after=compilation.graphs())
+
+
+def _swaps(pipe: WanPipe, resident: torch.nn.Module | None) -> int:
+    """How often an expert has to come in a generation that found one of them, or none, on the device."""
+    order = [resident]
+    for expert in expert_schedule(pipe, pipe.scheduler.timesteps.tolist()):
+        order.append(pipe.transformer_2 if expert is Expert.LOW else pipe.transformer)
+    return sum(after is not before for before, after in itertools.pairwise(order))
 
 
 def dtypes(pipe: WanPipe) -> dict[str, str]:

@@ -6,7 +6,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,16 +15,18 @@ from diffusers.utils import export_to_video
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from wansweep.case import Quant
 from wansweep.plan.geometry import as_run
 from wansweep.record import Expert, Figure, Outcome, RankFacts, Resolved, StageKind
 from wansweep.telemetry import nvml, torch_probe
 from wansweep.telemetry.page_cache import cached_fraction
 from wansweep.telemetry.samples import Missing
-from wansweep.trial import options, parallel, pipeline
+from wansweep.trial import attention, caches, compilation, options, parallel, pipeline, projections, quantise, vae
 from wansweep.trial.checkpoint import Checkpoint, NoWeightsError
 from wansweep.trial.clock import Clock, clock_for
 from wansweep.trial.generate import expert_schedule, generate
-from wansweep.trial.options import Invalid
+from wansweep.trial.invalid import Invalid
+from wansweep.trial.placement import Placement
 from wansweep.trial.probe import Probe
 from wansweep.trial.spans import Span, Spans
 from wansweep.trial.stages import Stages
@@ -83,7 +85,6 @@ class _Run:
         self.device = device
         self.case = as_run(task.case)
         self.weights = pipeline.checkpoint(self.case, task.source, convert=task.procedure.convert)
-        self.hooks: dict[str, str] = {}
         self.warmup_s: list[float] = []
 
     def to_the_end(self, journal: BinaryIO) -> Ending:
@@ -94,14 +95,19 @@ class _Run:
         with parallel.process_group(seat, self.device, timeout_s=task.procedure.timeout_s), _probe() as probe:
             clock = clock_for(self.device, task.procedure.timing)
             stages = Stages(model=self.case.model, clock=clock, rank=seat.rank, origin_s=task.origin_s, journal=journal, probe=probe)
-            with stages(StageKind.TOTAL_EXECUTION):
+            with ExitStack() as watching, stages(StageKind.TOTAL_EXECUTION):
                 with stages(StageKind.MODEL_INITIALIZATION) as figures:
                     spans = Spans(self.device)
-                    pipe = self.load(spans)
+                    pipe, placement = self.load(spans)
                     figures.update(spans.figures())
+                if compilation.needed(self.case):
+                    with stages(StageKind.COMPILATION):
+                        compilation.apply(pipe, self.case, placement)
                 with stages.pause():
-                    self.warm_up(pipe, clock)
-                latents, video = generate(pipe, self.case, stages)
+                    self.warm_up(pipe, placement, clock)
+                    # Its checks come when the watching ends, which is after Total_Execution.
+                    shown = watching.enter_context(options.watched(pipe, self.case, placement))
+                latents, video = generate(pipe, self.case, stages, placement=placement)
             stages.settle()
             pipe.maybe_free_model_hooks()
             if seat.rank == 0:
@@ -111,33 +117,42 @@ class _Run:
                 rank=seat.rank,
                 outcome=Outcome.OK,
                 reason="",
-                resolved=self.resolved(pipe, latents),
+                resolved=self.resolved(pipe, latents, shown),
                 timing=clock.timing,
                 warmup_s=tuple(self.warmup_s),
                 weights_cached=cached,
             )
 
-    def load(self, spans: Spans) -> pipeline.WanPipe:
-        """The pipeline with every declared lever applied, and checked to be in force."""
+    def load(self, spans: Spans) -> tuple[pipeline.WanPipe, Placement]:
+        """The pipeline with every declared lever applied, and checked to be in force, and what moves its weights."""
+        options.refuse(self.case)
         pipe = pipeline.load(self.case, self.task.source, self.weights, device=self.device, spans=spans)
+        # Quantising is the one lever of these that rewrites weights; the others are not worth a part of their own.
+        with spans(Span.CAST) if self.case.quant is not Quant.NONE else nullcontext():
+            options.apply_to_weights(pipe, self.case)
         with spans(Span.H2D):
             parallel.split_sequence(pipe, self.case, self.seat, self.device)
-            options.apply_offload(pipe, self.case, self.device)
-            self.hooks = options.hooks(pipe)
-        options.check_offload(self.case, self.hooks, pipeline.modules(pipe))
-        return pipe
+            placement = options.place(pipe, self.case, self.device, scratch=self.task.scratch)
+        return pipe, placement
 
-    def warm_up(self, pipe: pipeline.WanPipe, clock: Clock) -> None:
-        """Whole generations that are thrown away; only how long each took is kept."""
+    def warm_up(self, pipe: pipeline.WanPipe, placement: Placement, clock: Clock) -> None:
+        """Whole generations that are thrown away; only how long each took is kept. The cache is set before them, as it may need one itself."""
+
+        def generate_once() -> None:
+            generate(pipe, self.case, Stages(model=self.case.model, clock=clock), placement=placement, last=False)
+
+        options.enable_cache(pipe, self.case, generate_once)
+        pipe.maybe_free_model_hooks()
         for _ in range(self.task.procedure.warmups):
+            caches.reset(pipe)
             _wait(self.device)
             begin_s = time.perf_counter()
-            generate(pipe, self.case, Stages(model=self.case.model, clock=clock))
+            generate_once()
             pipe.maybe_free_model_hooks()
             _wait(self.device)
             self.warmup_s.append(time.perf_counter() - begin_s)
 
-    def resolved(self, pipe: pipeline.WanPipe, latents: torch.Tensor) -> Resolved:
+    def resolved(self, pipe: pipeline.WanPipe, latents: torch.Tensor, shown: options.InForce) -> Resolved:
         """What was really in force, read back from the pipeline."""
         timesteps = [float(t) for t in pipe.scheduler.timesteps.tolist()]
         experts = expert_schedule(pipe, timesteps)
@@ -153,16 +168,24 @@ class _Run:
             revision=self.weights.revision,
             converted=str(self.weights.folder) if self.weights.original else None,
             dtypes=options.dtypes(pipe),
-            hooks=self.hooks,
-            attention=options.attention_backend(),
-            quant="none",
-            cache="none",
+            hooks=shown.hooks,
+            attention=attention.resolved(pipe),
+            quant=quantise.resolved(pipe),
+            cache=caches.resolved(pipe, case),
             parallel=parallel.resolved_parallel(pipe),
             shift=float(pipe.scheduler.config.flow_shift),
             timesteps=tuple(timesteps),
             switch_step=experts.index(Expert.LOW) if Expert.LOW in experts else None,
             latents_sha256=hashlib.sha256(latents.float().cpu().contiguous().numpy().tobytes()).hexdigest(),
             video=self.task.video.name if self.task.procedure.keep_video else None,
+            devices=shown.devices,
+            vae=vae.resolved(pipe),
+            fused_qkv=projections.fused(pipe),
+            quantised_layers=quantise.layers(pipe) if case.quant is not Quant.NONE else {},
+            block_computations=shown.blocks,
+            expert_swaps=shown.swaps,
+            compile=compilation.resolved(pipe, case),
+            graphs=shown.graphs,
         )
 
 
