@@ -6,7 +6,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -127,8 +127,8 @@ class _Run:
         """The pipeline with every declared lever applied, and checked to be in force, and what moves its weights."""
         options.refuse(self.case)
         pipe = pipeline.load(self.case, self.task.source, self.weights, device=self.device, spans=spans)
-        # Quantising is the one lever of these that rewrites weights; the others are not worth a part of their own.
-        with spans(Span.CAST) if self.case.quant is not Quant.NONE else nullcontext():
+        # Quantising is the one lever of these that rewrites weights; the others take next to no time.
+        with spans(Span.H2D if self.case.quant is Quant.NONE else Span.CAST):
             options.apply_to_weights(pipe, self.case)
         with spans(Span.H2D):
             parallel.split_sequence(pipe, self.case, self.seat, self.device)
