@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wansweep.case import Case
     from wansweep.config import Request
     from wansweep.publish import Publisher
+    from wansweep.record import Record
     from wansweep.store import RunFolder
     from wansweep.tables.results import Results
 
@@ -57,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     request = _request(arguments)
     folder = _run_folder(request)
     publisher = Publisher(folder)
-    todo = _unfinished(request, folder)
+    todo = _unfinished(request, publisher.records)
     interrupted = _run_trials(request, folder, publisher, todo) if todo else False
     results = publisher.render()
     print(_for_terminal(terminal.render, results))
@@ -135,19 +136,20 @@ def _run_folder(request: Request) -> RunFolder:
     if request.resume is None:
         return create(request.reports, request.sweep, environment())
     folder = open_folder(request.resume)
-    asked, there = ({case.id: case.label for case in sweep.cases} for sweep in (request.sweep, folder.sweep()))
+    made_for = folder.sweep()
+    asked, there = ({case.id: case.label for case in sweep.cases} for sweep in (request.sweep, made_for))
     if asked.keys() != there.keys():
         odd = {id_: label for id_, label in {**asked, **there}.items() if (id_ in asked) != (id_ in there)}
         first, of = next(iter(odd.items()))
         side = "only in the sweep asked for" if first in asked else "only in the folder"
         what = f"made for other cases ({len(odd)} differ, {of} is {side})"
-        raise ConfigError([f"resume={request.resume}: {what}; repeat its own command: {folder.sweep().command}"])
+        raise ConfigError([f"resume={request.resume}: {what}; repeat its own command: {made_for.command}"])
     return folder
 
 
-def _unfinished(request: Request, folder: RunFolder) -> list[tuple[Case, int]]:
+def _unfinished(request: Request, records: Sequence[Record]) -> list[tuple[Case, int]]:
     """The trials (case, repeat) that have no record of an answer yet."""
-    finished = {(record.case_id, record.trial) for record in folder.read()[0] if record.outcome.is_answer}
+    finished = {(record.case_id, record.trial) for record in records if record.outcome.is_answer}
     repeats = range(request.sweep.procedure.repeats)
     return [(case, trial) for case in request.sweep.cases for trial in repeats if (case.id, trial) not in finished]
 

@@ -49,15 +49,23 @@ class Publisher:
         self._folder = folder
         self._sweep = folder.sweep()
         self._environment = folder.environment()
-        self._records, self._unreadable = folder.read()
+        records, self._unreadable = folder.read()
+        # By file: a trial that is run again takes the place of the accident it was, here as on disk.
+        self._records = {(record.case_id, record.trial): record for record in records}
         self._ended_s = float("-inf")
         self._took_s = 0.0
+
+    @property
+    def records(self) -> list[Record]:
+        """Every trial's record, oldest first."""
+        return list(self._records.values())
 
     def add(self, record: Record) -> None:
         """Store a record, and then render the folder again unless that was done too short a while ago."""
         self._folder.append(record)
         self._store_trace(record)
-        self._records.append(record)
+        self._records.pop((record.case_id, record.trial), None)
+        self._records[record.case_id, record.trial] = record
         if self._took_s <= SHARE * (time.monotonic() - self._ended_s):
             self.render()
 
@@ -71,7 +79,7 @@ class Publisher:
     def render(self) -> Results:
         """Render the folder now."""
         begin_s = time.monotonic()
-        results = tabulate(self._sweep, self._environment, self._records, self._unreadable)
+        results = tabulate(self._sweep, self._environment, self.records, self._unreadable)
         write_tables(self._folder, results)
         self._ended_s = time.monotonic()
         self._took_s = self._ended_s - begin_s

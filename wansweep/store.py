@@ -57,11 +57,6 @@ class RunFolder:
     path: Path
 
     @property
-    def videos(self) -> Path:
-        """Where mp4s are kept."""
-        return self.path / "videos"
-
-    @property
     def traces(self) -> Path:
         """Where samples are kept."""
         return self.path / "traces"
