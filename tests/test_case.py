@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import make_case
-from wansweep.case import Case, Offload, declared_fields
+from wansweep.case import Case, declared_fields
+from wansweep.levers import Offload
 
 OTHER = {"steps": 5, "width": 1312, "seed": 7, "offload": Offload.MODEL, "name": "mine", "prompt": "a dog", "gpus": 2}
 

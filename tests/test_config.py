@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from wansweep.case import Model, Offload, Task
+from wansweep.case import Model, Task
 from wansweep.config import read_request, sweep_names
 from wansweep.errors import ConfigError
+from wansweep.levers import Offload
 from wansweep.plan.rules import problems
 from wansweep.sweep import Isolation
 

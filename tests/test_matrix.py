@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import BASE
-from wansweep.case import Model, Offload
+from wansweep.case import Model
 from wansweep.errors import ConfigError
+from wansweep.levers import Offload
 from wansweep.matrix import Matrix, expand
 
 VALUES = {

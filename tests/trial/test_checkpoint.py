@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from tests.conftest import make_a14b, make_case
 from tests.trial.test_generate import TEXT_TOKENS, run, source
-from wansweep.case import Case, Dtype, Model, Task
+from wansweep.case import Case, Model, Task
+from wansweep.levers import Dtype
 from wansweep.plan.architecture import ARCHITECTURES
 from wansweep.plan.geometry import as_run
 from wansweep.record import Outcome, Stage

@@ -14,7 +14,8 @@ from accelerate import cpu_offload
 
 from tests.conftest import make_a14b, make_case
 from tests.runs import ROOT
-from wansweep.case import Case, Dtype, Model, Offload, Task
+from wansweep.case import Case, Model, Task
+from wansweep.levers import Dtype, Offload
 from wansweep.plan.geometry import as_run
 from wansweep.record import Expert, Outcome, Stage, StageKind
 from wansweep.sweep import Isolation, ModelSource, Procedure

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import make_a14b
 from tests.trial.test_generate import run
-from wansweep.case import Offload
+from wansweep.levers import Offload
 from wansweep.record import Outcome, StageKind, Timing
 from wansweep.sweep import GpuTiming
 from wansweep.trial.runner import introduce

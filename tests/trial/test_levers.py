@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from tests.conftest import make_a14b, make_case
 from tests.trial.test_generate import PROCEDURE, loaded, source
-from wansweep.case import Attention, Cache, Case, Compile, Dtype, Model, Offload, Quant, TextEncoder
+from wansweep.case import Case, Model
+from wansweep.levers import Attention, Cache, Compile, Dtype, Offload, Quant, TextEncoder
 from wansweep.plan.geometry import as_run
 from wansweep.plan.rules import FORBIDDEN, forbidden
 from wansweep.record import Outcome, Resolved, Share

@@ -12,7 +12,8 @@ import torch
 
 from tests.conftest import make_a14b, make_case
 from tests.trial.test_generate import I2V_A14B, TEXT_TOKENS, run, source
-from wansweep.case import Case, Dtype, Model, Offload, Task
+from wansweep.case import Case, Model, Task
+from wansweep.levers import Dtype, Offload
 from wansweep.plan.architecture import ARCHITECTURES, Architecture
 from wansweep.plan.geometry import as_run
 from wansweep.record import Outcome

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from wansweep.case import Case, Model, Task, Weights
+from wansweep.case import Case, Model, Task
 from wansweep.errors import CaseError
+from wansweep.levers import Weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

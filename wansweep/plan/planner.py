@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from wansweep.case import Case, Weights, declared_fields
+from wansweep.case import Case, declared_fields
+from wansweep.levers import Weights
 from wansweep.plan.flops import case_flop
 from wansweep.plan.rules import forbidden
 from wansweep.sweep import Hardware

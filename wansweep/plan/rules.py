@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from wansweep.case import Attention, Cache, Case, Compile, Model, Offload, Quant, TextEncoder
+from wansweep.case import Case, Model
+from wansweep.levers import Attention, Cache, Compile, Offload, Quant, TextEncoder
 from wansweep.plan.geometry import as_run, degree_problems, shape_problems
 
 _SOURCE = "https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wansweep import hardware
-from wansweep.case import Weights
+from wansweep.levers import Weights
 from wansweep.plan.flops import case_flop
 from wansweep.plan.geometry import as_run
 from wansweep.record import Record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from wansweep.case import Dtype
+from wansweep.levers import Dtype
 from wansweep.record import Record, StageKind
 from wansweep.tables.finding import Answer, Finding, NoData, gib, largest, of_kind
 from wansweep.units import GIB

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from wansweep import hardware
-from wansweep.case import Weights
+from wansweep.levers import Weights
 from wansweep.plan.architecture import ARCHITECTURES, Transformer
 from wansweep.record import Record, StageKind
 from wansweep.tables.compute import device_names

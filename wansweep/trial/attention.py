@@ -11,7 +11,8 @@ from collections import Counter
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 
-from wansweep.case import Attention, Case
+from wansweep.case import Case
+from wansweep.levers import Attention
 from wansweep.trial.experts import experts
 from wansweep.trial.invalid import hold, refusals
 from wansweep.trial.pipeline import WanPipe

@@ -24,7 +24,8 @@ from diffusers import FirstBlockCacheConfig, MagCacheConfig, PyramidAttentionBro
 from diffusers.hooks.hooks import StateManager
 from diffusers.hooks.pyramid_attention_broadcast import PyramidAttentionBroadcastHook, PyramidAttentionBroadcastState
 
-from wansweep.case import Cache, Case
+from wansweep.case import Case
+from wansweep.levers import Cache
 from wansweep.record import Expert, Share
 from wansweep.trial.experts import experts
 from wansweep.trial.formats import TORCH_DTYPES

@@ -9,7 +9,8 @@ from pathlib import Path
 from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 
-from wansweep.case import Case, Weights
+from wansweep.case import Case
+from wansweep.levers import Weights
 from wansweep.sweep import ModelSource
 from wansweep.trial.formats import module_class
 from wansweep.trial.networks import pipeline_class

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch._dynamo.utils import counters
 
-from wansweep.case import Attention, Case, Compile
+from wansweep.case import Case
+from wansweep.levers import Attention, Compile
 from wansweep.trial.experts import experts
 from wansweep.trial.generate import TEXT_TOKENS, model_input, prepare
 from wansweep.trial.invalid import Invalid, refusals

@@ -22,7 +22,7 @@ import diffusers
 import torch
 from safetensors import safe_open
 
-from wansweep.case import Dtype
+from wansweep.levers import Dtype
 from wansweep.trial.cache import cache_dir, made_once
 from wansweep.trial.checkpoint import Checkpoint, NoWeightsError
 from wansweep.trial.formats import component_dtype, weight_dtype

@@ -10,7 +10,7 @@ import diffusers
 import torch
 import transformers
 
-from wansweep.case import Dtype
+from wansweep.levers import Dtype
 
 TORCH_DTYPES = {Dtype.BF16: torch.bfloat16, Dtype.FP16: torch.float16, Dtype.FP32: torch.float32}
 

@@ -15,7 +15,8 @@ from diffusers import WanImageToVideoPipeline
 from diffusers.utils.torch_utils import get_module_execution_device
 from PIL import Image
 
-from wansweep.case import Case, TextEncoder
+from wansweep.case import Case
+from wansweep.levers import TextEncoder
 from wansweep.record import Expert, StageKind
 from wansweep.trial.pipeline import WanPipe
 from wansweep.trial.placement import Placement

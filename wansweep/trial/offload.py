@@ -10,7 +10,8 @@ import torch
 from accelerate import cpu_offload_with_hook
 from diffusers.hooks import apply_group_offloading
 
-from wansweep.case import Case, Offload, TextEncoder
+from wansweep.case import Case
+from wansweep.levers import Offload, TextEncoder
 from wansweep.trial.experts import experts
 from wansweep.trial.invalid import Invalid, hold, refusals
 from wansweep.trial.pipeline import WanPipe, modules

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from wansweep.case import Case, Compile
+from wansweep.case import Case
+from wansweep.levers import Compile
 from wansweep.plan.rules import forbidden
 from wansweep.record import Expert, Share
 from wansweep.trial import attention, caches, compilation, offload, projections, quantise, vae

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from diffusers import UniPCMultistepScheduler
 
-from wansweep.case import Case, Offload
+from wansweep.case import Case
+from wansweep.levers import Offload
 from wansweep.plan.architecture import ARCHITECTURES
 from wansweep.sweep import ModelSource
 from wansweep.trial import checkpoint as checkpoints

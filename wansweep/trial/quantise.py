@@ -15,7 +15,8 @@ from diffusers.hooks.layerwise_casting import _LAYERWISE_CASTING_HOOK
 from diffusers.quantizers import DiffusersAutoQuantizer
 from diffusers.quantizers.quantization_config import BitsAndBytesConfig
 
-from wansweep.case import Case, Quant
+from wansweep.case import Case
+from wansweep.levers import Quant
 from wansweep.record import Share
 from wansweep.trial.experts import block_linears, experts
 from wansweep.trial.formats import TORCH_DTYPES

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from diffusers import WanTransformer3DModel
 
-from wansweep.case import Dtype, Task
+from wansweep.case import Task
+from wansweep.levers import Dtype
 from wansweep.plan.architecture import Architecture
 from wansweep.trial import networks
 from wansweep.trial.formats import component_dtype, weight_dtype

@@ -15,7 +15,7 @@ from diffusers.utils import export_to_video
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from wansweep.case import Quant
+from wansweep.levers import Quant
 from wansweep.plan.geometry import as_run
 from wansweep.record import Expert, Figure, Outcome, RankFacts, Resolved, StageKind
 from wansweep.telemetry import nvml, torch_probe

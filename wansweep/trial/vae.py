@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wansweep.case import Case, Weights
+from wansweep.case import Case
+from wansweep.levers import Weights
 from wansweep.plan.geometry import TINY_SCALE
 from wansweep.trial.formats import TORCH_DTYPES
 from wansweep.trial.invalid import Invalid, hold
