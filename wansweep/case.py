@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from wansweep.levers import Attention, Cache, Compile, Dtype, Offload, Quant, TextEncoder
+from wansweep.levers import Attention, Cache, Compile, Dtype, Offload, Quant, Solver, TextEncoder
 
 
 class Model(StrEnum):
@@ -58,6 +58,9 @@ class Case:
         offload: Offload mode.
         gpus: Ranks of the gang, one GPU each; the product of the parallel degrees.
         ulysses: Degree of Ulysses sequence parallelism.
+        ring: Degree of ring attention, outside Ulysses.
+        cfg_parallel: 2 gives the two forwards of CFG to two halves of the gang.
+        fsdp: The transformers' weights are sharded over the gang.
         attention: Backend of diffusers' dispatcher, on both experts.
         vae_dtype: Number format of the VAE.
         vae_tiling: The VAE works in tiles.
@@ -75,6 +78,9 @@ class Case:
         group_disk: Group offload parks weights on disk.
         text_encoder: Where T5 is.
         vae_offload: The VAE waits on the CPU while it does not compute.
+        solver: What turns a prediction of noise into the next latent.
+        batch: Videos made at once from one prompt.
+        text_encoder_quant: How T5's weights are kept.
         compile: What torch.compile compiles.
         compile_backend: By torch.compile's names.
         label: What tables call the case; given by the sweep, no part of the identity.
@@ -98,6 +104,9 @@ class Case:
     offload: Offload = Offload.NONE
     gpus: int = 1
     ulysses: int = 1
+    ring: int = 1
+    cfg_parallel: int = 1
+    fsdp: bool = False
     attention: Attention = Attention.NATIVE
     vae_dtype: Dtype = Dtype.FP32
     vae_tiling: bool = False
@@ -115,6 +124,9 @@ class Case:
     group_disk: bool = False
     text_encoder: TextEncoder = TextEncoder.PLACED
     vae_offload: bool = False
+    solver: Solver = Solver.UNIPC
+    batch: int = 1
+    text_encoder_quant: Quant = Quant.NONE
     compile: Compile = Compile.NONE
     compile_backend: str = "inductor"
     label: str = field(default="", compare=False, metadata={"declared": False})
@@ -132,8 +144,10 @@ class Case:
 
     @property
     def parallel(self) -> str:
-        """The parallel degrees in words: ``ulysses2``, or ``none`` on one GPU."""
-        return f"ulysses{self.ulysses}" if self.ulysses > 1 else "none"
+        """The parallel degrees above 1 in words, outermost first: ``ulysses2``, ``cfg2+ring2+ulysses2``, ``ulysses4+fsdp``; else ``none``."""
+        degrees = (("cfg", self.cfg_parallel), ("ring", self.ring), ("ulysses", self.ulysses))
+        words = [f"{name}{degree}" for name, degree in degrees if degree > 1] + ["fsdp"] * self.fsdp
+        return "+".join(words) or "none"
 
 
 def declared_fields() -> tuple[dataclasses.Field[object], ...]:

@@ -100,6 +100,14 @@ class Compile(StrEnum):
     FULL = "full"
 
 
+class Solver(StrEnum):
+    """What turns a prediction of noise into the next latent, on the same shifted flow schedule; the official default is UniPC."""
+
+    UNIPC = "unipc"
+    DPMPP = "dpmpp"
+    EULER = "euler"
+
+
 class Weights(StrEnum):
     """Where weights come from, when it is not a local folder."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -235,13 +236,20 @@ def _case(matrix: Matrix, fields: Fields) -> Case:
     model = Model(str(own["model"]))
     given = {**matrix.model_defaults.get(model, {}), **own}
     if "ulysses" not in given:
-        given["ulysses"] = given.get("gpus", 1)
-    given.setdefault("gpus", given["ulysses"])
+        others = _degree(given, "ring") * _degree(given, "cfg_parallel")
+        given["ulysses"] = max(1, _degree(given, "gpus") // others)
+    given.setdefault("gpus", math.prod(_degree(given, name) for name in ("ulysses", "ring", "cfg_parallel")))
     nullable = {f.name: None for f in declared_fields() if type(None) in typing.get_args(_TYPES[f.name])}
     missing = [f.name for f in declared_fields() if f.default is dataclasses.MISSING and f.name not in {**nullable, **given}]
     if missing:
         raise ConfigError([f"base.{field}: not set, and models.{model}.official has no value for it" for field in missing])
     return Case(**{**nullable, **given, "label": str(given.get("name", ""))})  # type: ignore[arg-type]
+
+
+def _degree(given: Mapping[str, Scalar | None], field: str) -> int:
+    """A degree as given, at least 1: `plan.rules` tells of worse ones."""
+    degree = given.get(field, 1)
+    return degree if isinstance(degree, int) and degree > 0 else 1
 
 
 def _labelled(cases: Sequence[Case], *, varied: Sequence[str]) -> list[Case]:

@@ -6,6 +6,7 @@ Legend: B batch, C channels, F latent frames, H latent height, W latent width, L
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from wansweep.case import Case, Model, Task
@@ -141,12 +142,23 @@ def degree_problems(case: Case) -> list[str]:
     """
     heads = GRIDS[case.model].heads
     problems = []
-    if case.gpus != case.ulysses:
-        problems.append(f"gpus={case.gpus} is not the product of the parallel degrees (ulysses={case.ulysses}); nearest: gpus={case.ulysses}")
-    for count, what in ((heads, "heads"), (_tokens(case), "tokens")):
-        if case.ulysses < 1 or count % case.ulysses:
-            valid = min((d for d in range(1, heads + 1) if heads % d == 0 and _tokens(case) % d == 0), key=lambda d: abs(d - case.ulysses))
-            problems.append(f"ulysses={case.ulysses} does not divide the {count} {what} of {case.model} at this size; nearest: {valid}")
+    degrees = {"ulysses": case.ulysses, "ring": case.ring, "cfg_parallel": case.cfg_parallel}
+    product = math.prod(degrees.values())
+    if case.gpus != product:
+        told = ", ".join(f"{name}={degree}" for name, degree in degrees.items() if degree != 1) or "all 1"
+        problems.append(f"gpus={case.gpus} is not the product of the parallel degrees ({told}); nearest: gpus={product}")
+    ranks = case.ulysses * case.ring
+    tokens = _tokens(case)
+    for degree, count, what in ((case.ulysses, heads, "heads"), (case.ulysses, tokens, "tokens")):
+        if count % degree:
+            valid = min((d for d in range(1, heads + 1) if heads % d == 0 and tokens % (d * case.ring) == 0), key=lambda d: abs(d - degree))
+            problems.append(f"ulysses={degree} does not divide the {count} {what} of {case.model} at this size; nearest: {valid}")
+    if not tokens % case.ulysses and tokens % ranks:
+        valid = min((d for d in range(1, tokens + 1) if tokens % (d * case.ulysses) == 0), key=lambda d: abs(d - case.ring))
+        rule = f"times ulysses={case.ulysses} does not divide the {tokens} tokens of {case.model} at this size"
+        problems.append(f"ring={case.ring} {rule}; nearest: {valid}")
+    if case.cfg_parallel > 2:
+        problems.append(f"cfg_parallel={case.cfg_parallel}: CFG has two forwards; nearest: 2")
     return problems
 
 

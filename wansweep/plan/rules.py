@@ -181,9 +181,10 @@ def problems(case: Case) -> list[str]:
 
 
 def _lower_bounds(case: Case) -> tuple[tuple[str, int, int], ...]:
-    counts = (("steps", case.steps, 1), ("gpus", case.gpus, 1), ("ulysses", case.ulysses, 1), ("seed", case.seed, 0))
+    counts = (("steps", case.steps, 1), ("gpus", case.gpus, 1), ("seed", case.seed, 0), ("batch", case.batch, 1))
+    degrees = (("ulysses", case.ulysses, 1), ("ring", case.ring, 1), ("cfg_parallel", case.cfg_parallel, 1))
     interval = 2 if case.cache_interval is None else case.cache_interval
-    return (*counts, ("group_blocks", case.group_blocks, 1), ("cache_interval", interval, 2))
+    return (*counts, *degrees, ("group_blocks", case.group_blocks, 1), ("cache_interval", interval, 2))
 
 
 def _group_options(case: Case) -> bool:
