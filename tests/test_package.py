@@ -37,7 +37,7 @@ def test_the_wheel_plans_outside_the_checkout_with_its_own_configs(site: Path, t
     done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "quick: 9 cases" in done.stdout
-    where = [sys.executable, "-c", "from wansweep.config import conf_dir; print(conf_dir())"]
+    where = [sys.executable, "-c", "from wansweep.shipped import conf_dir; print(conf_dir())"]
     found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
     assert found == str(site / "wansweep" / "conf")
     assert list(tmp_path.iterdir()) == []  # Hydra leaves nothing behind

@@ -1,4 +1,4 @@
-"""Verbs: run (the default), plan, report. Each reads as what it does; the work is elsewhere.
+"""Verbs: run (the default), plan, report, import. Each reads as what it does; the work is elsewhere.
 
 Imports are late: `--help`, `plan` and `report` answer without torch, Ray or diffusers.
 """
@@ -31,6 +31,7 @@ wansweep [run] +sweep=NAME [overrides]     run a sweep; the last line on stdout 
 wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record
 wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts)
 wansweep report RUN_DIR                    render a run folder's report again
+wansweep import OLD_REPORT.md              make a run folder of a report in the seed format
 
 overrides:  model=ti2v_5b  weights=tiny|random|hub|/folder  base.steps=10  'sweep.axes.offload=[none,model]'  procedure=careful  cluster=auto
 """
@@ -87,19 +88,40 @@ def report(arguments: Sequence[str]) -> int:
     """Render a run folder again, from the folder alone."""
     from wansweep.publish import read_results
     from wansweep.report import markdown, terminal
+    from wansweep.seed import exporting, render
     from wansweep.store import open_folder, write_atomic
 
     parser = argparse.ArgumentParser(prog="wansweep report", description=report.__doc__)
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--format", choices=("md", "terminal"), default="md")
+    parser.add_argument("--format", choices=("md", "terminal", "seed"), default="md")
     parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
     options = parser.parse_args(arguments)
     results = read_results(open_folder(options.run_dir))
-    text = markdown.render(results) if options.format == "md" else _for_terminal(terminal.render, results)
+    match options.format:
+        case "md":
+            text = markdown.render(results)
+        case "terminal":
+            text = _for_terminal(terminal.render, results)
+        case _:
+            text = render.render(exporting.seed_report(results))
+            for line in exporting.left_out(results):
+                print(f"wansweep: {line}", file=sys.stderr)
     if options.output:
         write_atomic(options.output, text.encode())
     else:
         print(text, end="")
+    return OK
+
+
+def import_(arguments: Sequence[str]) -> int:
+    """Read a report in the seed format into a run folder; the last line on stdout is that folder."""
+    from wansweep.publish import import_report
+
+    parser = argparse.ArgumentParser(prog="wansweep import", description=import_.__doc__)
+    parser.add_argument("old_report", type=Path)
+    parser.add_argument("-o", "--output", type=Path, metavar="RUN_DIR", help="the folder to make; else reports/<name>/<UTC stamp>")
+    options = parser.parse_args(arguments)
+    print(import_report(options.old_report, options.output).path)
     return OK
 
 
@@ -167,4 +189,4 @@ def _run_trials(request: Request, folder: RunFolder, publisher: Publisher, todo:
             return run_trials(sweep, todo, connection=connection, run_folder=str(folder.path.resolve()), watcher=view)
 
 
-_VERBS = {"run": run, "plan": plan, "report": report}
+_VERBS = {"run": run, "plan": plan, "report": report, "import": import_}

@@ -26,6 +26,7 @@ from wansweep.errors import ConfigError, did_you_mean
 from wansweep.hardware import GPUS
 from wansweep.matrix import NAME_RULE, Matrix, expand, explain
 from wansweep.plan.rules import problems as case_problems
+from wansweep.shipped import conf_dir
 from wansweep.sweep import Cluster, Hardware, ModelSource, Procedure, Sweep
 
 GROUPS = ("sweep", "procedure", "cluster", "hardware")
@@ -96,15 +97,6 @@ class Request:
     reports: Path
     resume: Path | None
     format: Literal["table", "json"]
-
-
-def conf_dir() -> Path:
-    """The folder of the shipped configs: conf/ at the top of a checkout, or the copy inside an installed wheel."""
-    package = Path(__file__).resolve().parent
-    checkout = package.parent
-    if (checkout / "pyproject.toml").is_file() and (checkout / "conf" / "config.yaml").is_file():
-        return checkout / "conf"
-    return package / "conf"
 
 
 def sweep_names(config_dir: Path | None = None) -> list[str]:

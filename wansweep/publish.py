@@ -8,9 +8,14 @@ from pathlib import Path
 
 import polars as pl
 
+from wansweep.errors import SeedError
 from wansweep.record import Record
 from wansweep.report import markdown
-from wansweep.store import RunFolder, write_atomic
+from wansweep.seed import importing
+from wansweep.seed.exporting import seed_report
+from wansweep.seed.parse import parse
+from wansweep.seed.render import render as seed_render
+from wansweep.store import RunFolder, created_whole, stamp, write_atomic
 from wansweep.tables.results import Results, tabulate
 from wansweep.tables.traces import trace_frame
 from wansweep.telemetry.trace import read_trace
@@ -40,6 +45,44 @@ def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
     buffer = io.BytesIO()
     frame.write_parquet(buffer)
     write_atomic(path, buffer.getvalue())
+
+
+def import_report(source: Path, run_dir: Path | None, reports: Path = Path("reports")) -> RunFolder:
+    """The run folder that a report in the seed format becomes: whole, or not at all.
+
+    Args:
+        source: The report.
+        run_dir: Where the folder goes; by default ``reports/<name of the report>/<UTC stamp>``.
+        reports: Folder that run folders go into.
+
+    Raises:
+        SeedError: It cannot be read, or not be given back byte for byte.
+        StoreError: The folder cannot be made.
+    """
+    text = _read_text(source)
+    document = parse(text, path=str(source))
+    records = importing.records(document, file=source.name)
+    sweep, environment = importing.sweep([record.case for record in records], file=source.name), importing.environment(file=source.name)
+    results = tabulate(sweep, environment, records, ())
+    if seed_render(seed_report(results)) != text:
+        raise SeedError(
+            f"{source}: its records would not give it back byte for byte; nothing was written. This is a fault of wansweep: report it"
+        )
+    target = run_dir or reports / sweep.name / stamp()
+    with created_whole(target, sweep, environment) as folder:
+        for record in records:
+            folder.append(record)
+        write_tables(folder, results)
+    return RunFolder(path=target)
+
+
+def _read_text(source: Path) -> str:
+    try:
+        return source.read_bytes().decode()
+    except OSError as error:
+        raise SeedError(f"{source}: cannot be read ({error.strerror}); name a Markdown report in the seed format") from error
+    except UnicodeDecodeError as error:
+        raise SeedError(f"{source}: is no UTF-8 text (byte {error.start}); name a Markdown report in the seed format") from error
 
 
 class Publisher:

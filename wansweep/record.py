@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import PlainSerializer, TypeAdapter
 
 from wansweep.case import Case, Model, Task
+from wansweep.imported import Imported
 
 SCHEMA = 1
 
@@ -265,6 +266,7 @@ class Record:
         weights_cached: Share of the weight files that the page cache held before loading.
         ranks: Who the ranks were.
         sampler: What sampling cost; null when there was no sampler.
+        imported: Set for a record that was read from another tool's report, with what that does not say.
         schema: Version of this format.
     """
 
@@ -286,6 +288,7 @@ class Record:
     weights_cached: Figure | None = None
     ranks: tuple[RankFacts, ...] = ()
     sampler: SamplerFacts | None = None
+    imported: Imported | None = None
     schema: int = SCHEMA
 
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,11 +126,10 @@ def create(reports: Path, sweep: Sweep, environment: Environment) -> RunFolder:
     Raises:
         StoreError: It cannot be made.
     """
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    parent = reports / sweep.name
+    name, parent = stamp(), reports / sweep.name
     try:
         for attempt in range(100):
-            path = parent / (f"{stamp}-{attempt}" if attempt else stamp)
+            path = parent / (f"{name}-{attempt}" if attempt else name)
             try:
                 path.mkdir(parents=True)
                 break
@@ -144,6 +145,30 @@ def create(reports: Path, sweep: Sweep, environment: Environment) -> RunFolder:
     write_atomic(path / "sweep.yaml", document.encode())
     write_atomic(path / "environment.json", ENVIRONMENT.dump_json(environment, indent=1))
     return RunFolder(path=path)
+
+
+@contextmanager
+def created_whole(path: Path, sweep: Sweep, environment: Environment) -> Iterator[RunFolder]:
+    """A run folder to be filled, which is at ``path`` when the block ends well and leaves nothing when it does not.
+
+    Raises:
+        StoreError: Something is at the path already, or it cannot be made.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise StoreError(f"{path}: is there already; name a folder that is not, or an empty one")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+            folder = create(Path(scratch), sweep, environment)
+            yield folder
+            folder.path.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be made ({error.strerror}); choose another folder with -o") from error
+
+
+def stamp() -> str:
+    """A run folder's name: the time now, UTC."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 def open_folder(path: Path) -> RunFolder:

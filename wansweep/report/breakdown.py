@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from wansweep.imported import Imported
 from wansweep.metrics import STAGE_METRIC
 from wansweep.record import Outcome, Record, StageKind
 from wansweep.report import conditions
@@ -41,7 +42,7 @@ def render(results: Results, row: Row) -> str:
     parts = [f"## Case: {cell(row['label'])}", _totals(results, row, record, stages)]
     if not stages.is_empty():
         parts += ["### Stage Breakdown", _stage_table(stages), _ranks_note(row, results)]
-    if row["outcome"] == Outcome.OK:
+    if row["outcome"] == Outcome.OK and not stages.is_empty():
         disturbed = conditions.warned(warnings(records, results.environment.gpus))
         parts += ["### Inference Statistics", _statistics(row, stages), disturbed, "### Performance Analysis", _analysis(row, stages, record)]
     return "\n\n".join(part for part in [*parts, "---"] if part)
@@ -59,10 +60,14 @@ def _totals(results: Results, row: Row, record: Record | None, stages: pl.DataFr
     ]
     if row["n"]:
         lines += [conditions.repeats(row), conditions.memories(row)]
-    if record:
+    if record and record.imported:
+        lines += _imported(record.imported)
+    elif record:
         lines += [*_settings(record), conditions.measured(record)]
     if not stages.is_empty():
         lines += conditions.not_measured(stages)
+    if record and record.imported:
+        return "\n".join(lines)
     asked = [word for word in shlex.split(results.sweep.command) if not word.startswith("sweep.only=")]
     rerun = shlex.join([*asked, f"sweep.only=[{row['label']}]"])
     return "\n".join([*lines, f"- **Run it again**: `{rerun}`"])
@@ -96,6 +101,14 @@ def _settings(record: Record) -> list[str]:
     return [*lines, f"- **Trial**: {startup}{'warm' if record.warm else 'fresh'} process{latents}"]
 
 
+def _imported(imported: Imported) -> list[str]:
+    """Where an imported case comes from, what is not known of it, and where its report contradicts itself."""
+    places = {"summary table": imported.summary, "breakdown": imported.section}
+    where = " and ".join(f"{name} (line {stated.line})" for name, stated in places.items() if stated)
+    lines = [f"- **Imported**: from {cell(imported.file)}, {where}; not stated there: {', '.join(imported.assumed)}"]
+    return lines + [f"- **Contradiction**: {cell(note)}" for note in imported.notes]
+
+
 def _stage_table(stages: pl.DataFrame) -> str:
     # Total_Execution began first and is read last, under what it contains.
     ordered = pl.concat([stages.filter(~_is_total()), stages.filter(_is_total())])
@@ -110,7 +123,7 @@ def _is_total() -> pl.Expr:
 
 
 def _ranks_note(row: Row, results: Results) -> str:
-    if row["gpus"] == 1 and results.sweep.procedure.repeats == 1:
+    if row["gpus"] in (1, None) and results.sweep.procedure.repeats == 1:
         return ""
     return "Each figure is the highest over the ranks, and the median over the trials; every rank's and trial's own are in stages.parquet."
 

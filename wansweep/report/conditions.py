@@ -37,7 +37,7 @@ _EXPLAINED = (
 
 def repeats(row: Row) -> str:
     """How many trials the figures are made from, how far apart they were, and what to do about it."""
-    kind = "warm" if row["warm"] else "cold"
+    kind = {True: "warm", False: "cold", None: "(warm or cold not stated)"}[row["warm"]]
     spread = f", standard deviation of the total {figure(row, 'total_s_spread')}" if row["total_s_spread"] is not None else ""
     aside = f", {row['left_out']} cold left out" if row["left_out"] else ""
     return f"- **Repeats**: n={row['n']} {kind}{aside}{spread}; {row['advice']}"
@@ -46,7 +46,9 @@ def repeats(row: Row) -> str:
 def memories(row: Row) -> str:
     """The five memories; those of the host are of all ranks together."""
     told = ", ".join(f"{words} {figure(row, name)}" for words, name in _MEMORIES.items())
-    return f"- **Memory**: {told}" + (f" (of the GPU the fullest of {row['gpus']} ranks, of the host all together)" if row["gpus"] > 1 else "")
+    return f"- **Memory**: {told}" + (
+        f" (of the GPU the fullest of {row['gpus']} ranks, of the host all together)" if (row["gpus"] or 1) > 1 else ""
+    )
 
 
 def measured(record: Record) -> str:

@@ -9,7 +9,7 @@ import polars as pl
 
 from wansweep.metrics import METRIC
 from wansweep.report import breakdown
-from wansweep.report.cells import cell, table
+from wansweep.report.cells import cell, known, size, table
 from wansweep.sweep import Sweep
 from wansweep.tables.results import Results
 from wansweep.units import NOT_MEASURED
@@ -39,10 +39,14 @@ def _head(results: Results) -> str:
     return "\n".join(
         [
             f"- **Sweep**: {sweep.name}, {results.summary.height} cases: {told}",
-            f"- **Procedure**: {sweep.procedure.repeats} trial(s) a case, each in {_isolation(sweep)}; figures are medians over n trials",
+            *([] if results.environment.imported else [_procedure(sweep)]),
             f"- **Command**: `{sweep.command}`",
         ]
     )
+
+
+def _procedure(sweep: Sweep) -> str:
+    return f"- **Procedure**: {sweep.procedure.repeats} trial(s) a case, each in {_isolation(sweep)}; figures are medians over n trials"
 
 
 def _isolation(sweep: Sweep) -> str:
@@ -72,8 +76,8 @@ def _summary(summary: pl.DataFrame) -> str:
 def _summary_row(row: Row) -> list[str]:
     return [
         row["label"],
-        f"{row['width']}x{row['height']}x{row['frames']}",
-        row["offload"],
+        size(row),
+        known(row["offload"]),
         METRIC["total_s"].show(row["total_s"]),
         METRIC["step_s"].show(row["step_s"]),
         METRIC["peak_allocated_bytes"].show(row["peak_allocated_bytes"]),
@@ -83,7 +87,7 @@ def _summary_row(row: Row) -> list[str]:
         str(row["n"]),
         METRIC["half_width_pct"].show(row["half_width_pct"]),
         row["stable"] or NOT_MEASURED,
-        str(row["gpus"]),
+        known(row["gpus"]),
         METRIC["predicted_total_s"].show(row["predicted_total_s"]),
     ]
 
@@ -111,6 +115,7 @@ def _environment(results: Results) -> str:
     return "\n".join(
         [
             f"- **GPUs**: {cell(gpus)}",
+            *([f"- **Imported**: from {cell(environment.imported)}, which does not say where it ran"] if environment.imported else []),
             f"- **CPU**: {cell(environment.cpu)}, {cell(environment.system)}",
             f"- **Versions**: Python {environment.python}, {cell(versions)}",
             f"- **Source**: {git}",

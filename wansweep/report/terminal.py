@@ -9,6 +9,7 @@ from rich.text import Text
 
 from wansweep.metrics import METRIC
 from wansweep.record import Outcome
+from wansweep.report.cells import known, size
 from wansweep.report.text import as_text
 from wansweep.tables.results import Results
 
@@ -27,9 +28,9 @@ def render(results: Results, *, width: int | None = None, colour: bool = False) 
         table.add_row(
             Text(row["label"]),
             Text(str(outcome or "not run yet"), style=COLOURS.get(outcome, "") if outcome else "dim"),
-            str(row["gpus"]),
-            f"{row['width']}x{row['height']}x{row['frames']}",
-            row["offload"],
+            known(row["gpus"]),
+            size(row),
+            known(row["offload"]),
             *(metric.show(row[metric.name]) for metric in figures),
         )
     failed = results.summary.filter(pl.col("reason").is_not_null() & (pl.col("reason") != ""))

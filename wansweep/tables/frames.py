@@ -18,6 +18,7 @@ from wansweep.record import Figure, Outcome, Record, Stage
 from wansweep.tables.compute import achieved
 from wansweep.tables.repeats import counted, is_warm, left_out
 from wansweep.tables.stability import assess
+from wansweep.tables.stated import stated_trials
 from wansweep.tables.trials import trial_frame
 
 NOT_TRIED = "not_tried"
@@ -144,7 +145,7 @@ def summary_frame(cases: Sequence[Case], records: Sequence[Record], stages: pl.D
     described = pl.DataFrame([_description(case, of_case[case.id]) for case in cases], schema=_DESCRIPTION)
     chosen = [(record.case_id, record.trial) for one in of_case.values() for record in counted(one)]
     key = pl.DataFrame(chosen, schema={"case_id": pl.String(), "trial": pl.Int64()}, orient="row")
-    trials = trial_frame(stages.join(key, on=["case_id", "trial"], how="semi"))
+    trials = pl.concat([trial_frame(stages.join(key, on=["case_id", "trial"], how="semi")), stated_trials(records)], how="diagonal")
     spread = trials.group_by("case_id").agg(total_s_spread=pl.col("total_s").std(), step_s_spread=pl.col("step_s").std())
     medians = trials.drop("trial").group_by("case_id").median().join(spread, on="case_id")
     joined = described.join(medians, on="case_id", how="left", maintain_order="left")
@@ -188,7 +189,8 @@ def _description(case: Case, records: Sequence[Record]) -> dict[str, object]:
     ran = next((record.resolved for record in records if record.resolved), None)
     chosen = counted(records)
     size = ran or as_run(case)
-    return {
+    unstated = records[0].imported.assumed if records and records[0].imported else None
+    described: dict[str, object] = {
         "case_id": case.id,
         "label": case.label,
         "outcome": told and str(told.outcome),
@@ -207,6 +209,7 @@ def _description(case: Case, records: Sequence[Record]) -> dict[str, object]:
         "cache": ran.cache if ran else None,
         "parallel": ran.parallel if ran else case.parallel,
         "n": len(chosen),
-        "warm": is_warm(chosen[0]) if chosen else None,
+        "warm": is_warm(chosen[0]) if chosen and unstated is None else None,
         "left_out": left_out(records),
     }
+    return {**described, **{name: None for name in unstated or () if name in described}}

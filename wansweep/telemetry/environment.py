@@ -59,9 +59,10 @@ class Environment:
         system: Kernel's name and release.
         distribution: As its os-release has it; null when it has none.
         cpu: Model, as the kernel has it.
-        limits: Cores and memory, of the machine and of this process.
+        limits: Cores and memory, of the machine and of this process; null for an imported run.
         git: Of the current directory; null when that is no checkout.
         command: Arguments of the process, secrets hidden and home folders as ``~``.
+        imported: Name of the report that the run was imported from; what that does not say is null or empty here.
     """
 
     gpus: tuple[Gpu, ...]
@@ -72,9 +73,10 @@ class Environment:
     system: str
     distribution: str | None
     cpu: str
-    limits: HostLimits
+    limits: HostLimits | None
     git: Git | None
     command: tuple[str, ...]
+    imported: str | None = None
 
 
 ENVIRONMENT = TypeAdapter(Environment)
