@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import measuring
+from benchmarks import comparing, measuring
 
-BENCHMARKS = {"measuring": measuring.run}
+BENCHMARKS = {"measuring": measuring.run, "comparing": comparing.run}
 
 
 def main() -> int:

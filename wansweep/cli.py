@@ -1,4 +1,4 @@
-"""Verbs: run (the default), plan, report, import. Each reads as what it does; the work is elsewhere.
+"""Verbs: run (the default), plan, report, import, compare. Each reads as what it does; the work is elsewhere.
 
 Imports are late: `--help`, `plan` and `report` answer without torch, Ray or diffusers.
 """
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from wansweep.publish import Publisher
     from wansweep.record import Record
     from wansweep.store import RunFolder
-    from wansweep.tables.results import Results
 
-OK, FAILED_CASES, WRONG, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED_CASES, WRONG, REGRESSION, NOTHING_COMPARABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 USAGE = """\
 wansweep [run] +sweep=NAME [overrides]     run a sweep; the last line on stdout is its run folder
 wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record
 wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts)
 wansweep report RUN_DIR                    render a run folder's report again
+wansweep compare BASE HEAD                 what became faster, slower, smaller or larger; exit code 3 for a regression
 wansweep import OLD_REPORT.md              make a run folder of a report in the seed format
 
 overrides:  model=ti2v_5b  weights=tiny|random|hub|/folder  base.steps=10  'sweep.axes.offload=[none,model]'  procedure=careful  cluster=auto
@@ -125,11 +125,43 @@ def import_(arguments: Sequence[str]) -> int:
     return OK
 
 
-def _for_terminal(render: Callable[..., str], results: Results) -> str:
+def compare(arguments: Sequence[str]) -> int:
+    """Hold run folder HEAD against BASE. Exit code 3 for a regression, 4 when nothing could be compared."""
+    from wansweep.errors import did_you_mean
+    from wansweep.publish import read_results
+    from wansweep.report import comparison as rendered
+    from wansweep.store import open_folder
+    from wansweep.tables import comparison
+    from wansweep.tables.surroundings import MUST_BE_EQUAL
+
+    parser = argparse.ArgumentParser(prog="wansweep compare", description=compare.__doc__)
+    parser.add_argument("base", type=Path)
+    parser.add_argument("head", type=Path)
+    parser.add_argument("--format", choices=("md", "json", "terminal"), default="terminal")
+    parser.add_argument("--across", default="", metavar="NAME,...", help=f"what may differ, since it is compared: {', '.join(MUST_BE_EQUAL)}")
+    options = parser.parse_args(arguments)
+    across = [name for name in options.across.split(",") if name]
+    if unknown := [name for name in across if name not in MUST_BE_EQUAL]:
+        raise ConfigError([f"--across {name}: not compared between environments; {did_you_mean(name, MUST_BE_EQUAL)}" for name in unknown])
+    base, head = (read_results(open_folder(path)) for path in (options.base, options.head))
+    found = comparison.compare(base, head, across=across)
+    code = REGRESSION if found.has_regression else NOTHING_COMPARABLE if found.is_empty else OK
+    match options.format:
+        case "md":
+            text = rendered.markdown(found, base=str(options.base), head=str(options.head))
+        case "json":
+            text = rendered.as_json(found, base=str(options.base), head=str(options.head), exit_code=code)
+        case _:
+            text = _for_terminal(rendered.terminal, found)
+    print(text, end="")
+    return code
+
+
+def _for_terminal(render: Callable[..., str], shown: object) -> str:
     """Rendered in colour and to the terminal's width, or plain and wide for a file or pipe."""
     if not sys.stdout.isatty():
-        return render(results)
-    return render(results, width=shutil.get_terminal_size().columns, colour=True)
+        return render(shown)
+    return render(shown, width=shutil.get_terminal_size().columns, colour=True)
 
 
 def _request(arguments: Sequence[str]) -> Request:
@@ -189,4 +221,4 @@ def _run_trials(request: Request, folder: RunFolder, publisher: Publisher, todo:
             return run_trials(sweep, todo, connection=connection, run_folder=str(folder.path.resolve()), watcher=view)
 
 
-_VERBS = {"run": run, "plan": plan, "report": report, "import": import_}
+_VERBS = {"run": run, "plan": plan, "report": report, "import": import_, "compare": compare}

@@ -143,9 +143,7 @@ def summary_frame(cases: Sequence[Case], records: Sequence[Record], stages: pl.D
     for record in records:
         of_case.setdefault(record.case_id, []).append(record)
     described = pl.DataFrame([_description(case, of_case[case.id]) for case in cases], schema=_DESCRIPTION)
-    chosen = [(record.case_id, record.trial) for one in of_case.values() for record in counted(one)]
-    key = pl.DataFrame(chosen, schema={"case_id": pl.String(), "trial": pl.Int64()}, orient="row")
-    trials = pl.concat([trial_frame(stages.join(key, on=["case_id", "trial"], how="semi")), stated_trials(records)], how="diagonal")
+    trials = counted_trials(records, stages)
     spread = trials.group_by("case_id").agg(total_s_spread=pl.col("total_s").std(), step_s_spread=pl.col("step_s").std())
     medians = trials.drop("trial").group_by("case_id").median().join(spread, on="case_id")
     joined = described.join(medians, on="case_id", how="left", maintain_order="left")
@@ -154,6 +152,21 @@ def summary_frame(cases: Sequence[Case], records: Sequence[Record], stages: pl.D
         schema={name: SUMMARY_SCHEMA[name] for name in _JUDGED},
     )
     return _completed(joined.hstack(judged), SUMMARY_SCHEMA)
+
+
+def counted_trials(records: Sequence[Record], stages: pl.DataFrame) -> pl.DataFrame:
+    """One row a trial that counts (`repeats.counted`), with its figures."""
+    trials = trial_frame(stages.join(counted_key(records), on=["case_id", "trial"], how="semi"))
+    return pl.concat([trials, stated_trials(records)], how="diagonal")
+
+
+def counted_key(records: Sequence[Record]) -> pl.DataFrame:
+    """Case and trial of every trial that counts."""
+    of_case: dict[str, list[Record]] = {}
+    for record in records:
+        of_case.setdefault(record.case_id, []).append(record)
+    chosen = [(record.case_id, record.trial) for one in of_case.values() for record in counted(one)]
+    return pl.DataFrame(chosen, schema={"case_id": pl.String(), "trial": pl.Int64()}, orient="row")
 
 
 _JUDGED = ("tflops", "tflops_why", "mfu_pct", "mfu_pct_why", "half_width_pct", "stable", "advice")
