@@ -36,9 +36,7 @@ def _one_sided(rng: random.Random, noise: float) -> float:
 def run() -> None:
     """Print false alarms per comparison and per report, power, and the same of the tests that were not chosen."""
     rng = random.Random(SEED)
-    print(
-        f"A/A, {SINGLES} single comparisons of {TOTAL.metric.label} and {REPORTS} reports of {CASES} cases x {FIGURES} figures (target under 5 %):"
-    )
+    print(f"A/A, {SINGLES} comparisons, {REPORTS} reports of {CASES} cases x {FIGURES} figures (target: under 5 % false alarms):")
     for n, noise, (name, draw) in itertools.product((2, 3, 5), (0.01, 0.05), (("normal", _normal), ("one-sided", _one_sided))):
         single = _share(lambda n=n, noise=noise, draw=draw: _alarms(rng, 1, n, noise, draw), SINGLES)
         report = _share(lambda n=n, noise=noise, draw=draw: _alarms(rng, CASES * FIGURES, n, noise, draw), REPORTS)
