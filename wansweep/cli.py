@@ -1,4 +1,4 @@
-"""Verbs: run (the default), plan, report, import, compare. Each reads as what it does; the work is elsewhere.
+"""Verbs: run (the default), plan, report, import, compare, recommend. Each reads as what it does; the work is elsewhere.
 
 Imports are late: `--help`, `plan` and `report` answer without torch, Ray or diffusers.
 """
@@ -30,6 +30,7 @@ wansweep [run] +sweep=NAME [overrides]     run a sweep; the last line on stdout 
 wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record
 wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts)
 wansweep report RUN_DIR                    render a run folder's report again
+wansweep recommend RUN_DIR                 which case to use: [--max-vram 24GB] [--max-time 120s] [--objective time|vram|energy|gpu_seconds]
 wansweep compare BASE HEAD                 what became faster, slower, smaller or larger; exit code 3 for a regression
 wansweep import OLD_REPORT.md              make a run folder of a report in the seed format
 
@@ -157,11 +158,40 @@ def compare(arguments: Sequence[str]) -> int:
     return code
 
 
-def _for_terminal(render: Callable[..., str], shown: object) -> str:
+def recommend(arguments: Sequence[str]) -> int:
+    """Say which case of a run folder to use, and what it would take to have another."""
+    from wansweep import quantities
+    from wansweep.publish import read_results
+    from wansweep.report import recommendation as rendered
+    from wansweep.store import open_folder
+    from wansweep.tables.recommendation import Limits, Objective
+    from wansweep.tables.recommendation import recommend as recommended
+
+    parser = argparse.ArgumentParser(prog="wansweep recommend", description=recommend.__doc__)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--max-vram", metavar="24GB", help="on the fullest GPU")
+    parser.add_argument("--max-time", metavar="120s", help="of a whole run")
+    parser.add_argument("--min-ssim", metavar="0.95", help="of the frames, against the lossless twin")
+    parser.add_argument("--objective", choices=tuple(map(str, Objective)), default="time")
+    parser.add_argument("--allow-lossy", action="store_true", help="count lossy cases whose drift was not measured")
+    options = parser.parse_args(arguments)
+    limits = Limits(
+        vram_bytes=quantities.byte_count(options.max_vram, option="--max-vram") if options.max_vram is not None else None,
+        total_s=quantities.seconds(options.max_time, option="--max-time") if options.max_time is not None else None,
+        ssim=quantities.share(options.min_ssim, option="--min-ssim") if options.min_ssim is not None else None,
+        allow_lossy=options.allow_lossy,
+    )
+    results = read_results(open_folder(options.run_dir))
+    found = recommended(results, limits, Objective(options.objective))
+    print(_for_terminal(rendered.render, found, results, limits), end="")
+    return OK
+
+
+def _for_terminal(render: Callable[..., str], *shown: object) -> str:
     """Rendered in colour and to the terminal's width, or plain and wide for a file or pipe."""
     if not sys.stdout.isatty():
-        return render(shown)
-    return render(shown, width=shutil.get_terminal_size().columns, colour=True)
+        return render(*shown)
+    return render(*shown, width=shutil.get_terminal_size().columns, colour=True)
 
 
 def _request(arguments: Sequence[str]) -> Request:
@@ -221,4 +251,4 @@ def _run_trials(request: Request, folder: RunFolder, publisher: Publisher, todo:
             return run_trials(sweep, todo, connection=connection, run_folder=str(folder.path.resolve()), watcher=view)
 
 
-_VERBS = {"run": run, "plan": plan, "report": report, "import": import_, "compare": compare}
+_VERBS = {"run": run, "plan": plan, "report": report, "import": import_, "compare": compare, "recommend": recommend}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -121,3 +122,8 @@ class Sweep:
     hardware: Hardware
     models: dict[Model, ModelSource]
     command: str
+
+    def command_for(self, label: str) -> str:
+        """The command line that runs one case of the sweep and no other, pasteable."""
+        asked = [word for word in shlex.split(self.command) if not word.startswith("sweep.only=")]
+        return shlex.join([*asked, f"sweep.only=[{label}]"])

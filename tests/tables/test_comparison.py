@@ -189,7 +189,7 @@ def test_the_markdown_has_the_summary_first_the_changes_next_and_the_rest_folded
     found = compare(run(*repeats(case, STEADY)), run(*repeats(case, tuple(1.5 * step_s for step_s in STEADY))))
     text = rendered.markdown(found, base="old", head="new")
     assert text.startswith("**Regression: 1 slower; total time x1.258 (geometric mean)**\n\n`old` -> `new`\n\n| Case | Verdict |")
-    assert "| a | slower | Step (s) | 1.000 | 1.500 | +50.0 % +-0.1 (+0.500 s) | 5, 5 |" in text
+    assert "| a | slower | Step (s) | 1.000 | 1.500 | +50.0 % +-0.2 (+0.500 s) | 5, 5 |" in text
     assert text.index("| a | slower") < text.index("<details><summary>Every case (1)</summary>\n\n| Case")
     assert "<details><summary>Stages of a</summary>" in text
 

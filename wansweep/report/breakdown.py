@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,9 +67,7 @@ def _totals(results: Results, row: Row, record: Record | None, stages: pl.DataFr
         lines += conditions.not_measured(stages)
     if record and record.imported:
         return "\n".join(lines)
-    asked = [word for word in shlex.split(results.sweep.command) if not word.startswith("sweep.only=")]
-    rerun = shlex.join([*asked, f"sweep.only=[{row['label']}]"])
-    return "\n".join([*lines, f"- **Run it again**: `{rerun}`"])
+    return "\n".join([*lines, f"- **Run it again**: `{results.sweep.command_for(row['label'])}`"])
 
 
 def _energy(row: Row) -> str:
