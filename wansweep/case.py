@@ -47,8 +47,9 @@ class Case:
         frames: Frames of video, 4n+1.
         steps: Denoising steps.
         shift: Flow shift of the scheduler. Decides how many steps each A14B expert gets.
-        guidance: CFG scale; of the high-noise expert where there are two. At most 1 means no CFG.
-        guidance_2: CFG scale of the low-noise expert; null for a model with one.
+        guidance: CFG scale; of the high-noise expert where there are two. At most 1 turns CFG off: one forward a step, in both experts.
+        guidance_2: CFG scale of the low-noise expert; null for a model with one. At most 1 with guidance above 1 is computed as it stands:
+            two forwards, weighted so; it saves nothing.
         weights: ``tiny``, ``random``, ``hub`` or a folder in diffusers' layout.
         prompt: Text prompt.
         negative_prompt: Text for the unconditional forward.
