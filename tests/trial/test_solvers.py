@@ -10,8 +10,9 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from tests.conftest import make_a14b, make_case
+from tests.trial import test_levers
 from tests.trial.test_generate import PROCEDURE, loaded, source
-from tests.trial.test_levers import CACHES, EIGHT_STEPS, Runs, module_runs, runs  # noqa: F401  (fixtures)
+from tests.trial.test_levers import CACHES, EIGHT_STEPS, Runs
 from wansweep.levers import Compile, Solver
 from wansweep.plan.flops import solver_timesteps
 from wansweep.record import Outcome
@@ -20,6 +21,9 @@ from wansweep.trial.invalid import Invalid
 from wansweep.trial.task import Seat, Task
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+module_runs, runs = test_levers.module_runs, test_levers.runs
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +94,7 @@ def test_slices_decode_a_batch_one_video_at_a_time_and_do_not_touch_the_latents(
 
 
 def test_slices_that_were_not_made_are_invalid(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AutoencoderKLWan, "decode", lambda self, z, return_dict: (self._decode(z).sample,))  # noqa: ARG005
+    monkeypatch.setattr(AutoencoderKLWan, "decode", lambda self, z, return_dict: (self._decode(z).sample,))
     ending = runs.trial(make_a14b(batch=2, vae_slicing=True))
     assert ending.reason == "declared vae_slicing=True, batch=2, resolved 1 decodes"
 
