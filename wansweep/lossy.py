@@ -10,9 +10,9 @@ flex among them (arXiv 2205.14135: "exact attention"); fused projections; VAE sl
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from wansweep.case import Case
+from wansweep.case import Case, declared_fields
 from wansweep.levers import Cache, Dtype, Quant
 
 # Field to its lossless value; a case that differs has pulled a lossy lever.
@@ -60,4 +60,4 @@ def lossy_levers(case: Case) -> list[str]:
 def workload(case: Case) -> tuple[object, ...]:
     """What a case is asked to make, whatever the price: only cases that agree on it are alternatives to each other."""
     plain = replace(case, dtype=Dtype.BF16, **LOSSLESS)  # type: ignore[arg-type]
-    return tuple(getattr(plain, field.name) for field in fields(Case) if field.name not in (*FREE, "label"))
+    return tuple(getattr(plain, field.name) for field in declared_fields() if field.name not in FREE)

@@ -21,4 +21,4 @@ def conf_dir() -> Path:
 def official(model: Model) -> dict[str, object]:
     """The official defaults of a family's case fields (conf/model/<model>.yaml)."""
     document = yaml.safe_load((conf_dir() / "model" / f"{model}.yaml").read_text())
-    return dict(document["official"])
+    return dict(document["presets"]["official"]["fields"])

@@ -7,7 +7,10 @@ from typing import Any
 
 import polars as pl
 
+from wansweep import presets
+from wansweep.case import Case
 from wansweep.imported import Imported
+from wansweep.levers import Solver
 from wansweep.metrics import STAGE_METRIC
 from wansweep.record import Outcome, Record, StageKind
 from wansweep.report import conditions
@@ -83,7 +86,7 @@ def _settings(record: Record) -> list[str]:
     lines = [
         f"- **Declared**: {case.model} {case.task}, {case.width}x{case.height}x{case.frames}, {case.steps} steps, shift {case.shift:g}, "
         f"guidance {guidance}, {case.dtype}, offload {case.offload}, {case.gpus} rank(s), parallel {case.parallel}, "
-        f"weights {cell(case.weights)}, seed {case.seed}"
+        f"weights {cell(case.weights)}, seed {case.seed}{_beyond(case)}"
     ]
     if ran:
         formats = ", ".join(f"{name} {dtype}" for name, dtype in ran.dtypes.items())
@@ -104,6 +107,12 @@ def _imported(imported: Imported) -> list[str]:
     where = " and ".join(f"{name} (line {stated.line})" for name, stated in places.items() if stated)
     lines = [f"- **Imported**: from {cell(imported.file)}, {where}; not stated there: {', '.join(imported.assumed)}"]
     return lines + [f"- **Contradiction**: {cell(note)}" for note in imported.notes]
+
+
+def _beyond(case: Case) -> str:
+    """What few cases declare, and the preset whose settings these are."""
+    told = [f"solver {case.solver}"] * (case.solver is not Solver.UNIPC) + [f"{case.batch} videos at once"] * (case.batch > 1)
+    return "".join(f", {part}" for part in [*told, *([presets.told(case)] if case.preset else [])])
 
 
 def _stage_table(stages: pl.DataFrame) -> str:

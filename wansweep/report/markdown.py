@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from wansweep.case import Preset
 from wansweep.metrics import METRIC
 from wansweep.report import breakdown
 from wansweep.report.cells import cell, known, size, table
@@ -41,6 +42,7 @@ def _head(results: Results) -> str:
             f"- **Sweep**: {sweep.name}, {results.summary.height} cases: {told}",
             *([] if results.environment.imported else [_procedure(sweep)]),
             f"- **Command**: `{sweep.command}`",
+            *_presets(results),
         ]
     )
 
@@ -49,13 +51,28 @@ def _procedure(sweep: Sweep) -> str:
     return f"- **Procedure**: {sweep.procedure.repeats} trial(s) a case, each in {_isolation(sweep)}; figures are medians over n trials"
 
 
+def _presets(results: Results) -> Iterable[str]:
+    """Whose settings the cases have, unless all have settings of their own."""
+    counts = results.summary.group_by("preset", maintain_order=True).len()
+    if any(case.preset for case in results.sweep.cases):
+        yield f"- **Settings**: {', '.join(f'{name} in {count}' for name, count in counts.iter_rows())}"
+    if any(case.preset is Preset.MLPERF_LIKE for case in results.sweep.cases):
+        yield (
+            "- **mlperf-like**: not an MLPerf result. MLPerf's settings on one prompt, with noise from the seed in place of its one latent; "
+            "neither its prompts, its load generator nor its accuracy check"
+        )
+
+
 def _isolation(sweep: Sweep) -> str:
     return {"process": "a fresh process", "warm": "a process kept from the trial before"}[sweep.procedure.isolation]
 
 
 def _summary(summary: pl.DataFrame) -> str:
+    # Settings of two presets never stand in one table without their names.
+    mixed = summary["preset"].n_unique() > 1
     headings = (
         "Case",
+        *(("Preset",) if mixed else ()),
         "Res",
         "Offload",
         "Time(s)",
@@ -70,12 +87,13 @@ def _summary(summary: pl.DataFrame) -> str:
         "GPUs",
         "Predicted(s)",
     )
-    return table(headings, [_summary_row(row) for row in summary.iter_rows(named=True)], numeric_from=3)
+    return table(headings, [_summary_row(row, mixed=mixed) for row in summary.iter_rows(named=True)], numeric_from=3 + mixed)
 
 
-def _summary_row(row: Row) -> list[str]:
+def _summary_row(row: Row, *, mixed: bool) -> list[str]:
     return [
         row["label"],
+        *([known(row["preset"])] if mixed else []),
         size(row),
         known(row["offload"]),
         METRIC["total_s"].show(row["total_s"]),

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import TypeAdapter
+
 import wansweep
 from wansweep.case import Case, Model, Task
 from wansweep.imported import Imported, Stated
@@ -28,6 +30,7 @@ from wansweep.telemetry.samples import Missing
 from wansweep.units import GIB
 
 NOT_STATED = "not stated"
+_CASE = TypeAdapter(Case)
 _MODELS = {"TI2V_Preprocess": Model.TI2V_5B, "T2V_Preprocess": Model.T2V_A14B, "I2V_Preprocess": Model.I2V_A14B}
 _TASKS = {"T2V_Preprocess": Task.T2V, "I2V_Preprocess": Task.I2V}
 _BOTTLENECK = re.compile(r"- Inference stage '(\w+)' has low SM activity \((\d{1,12}\.\d\d)%\), check kernel efficiency\.")
@@ -119,9 +122,10 @@ def _case(name: str, row: SummaryRow | None, section: Section | None) -> tuple[C
     if row:
         stated |= {"width": row.width, "height": row.height, "offload": Offload.MODEL if row.offload else Offload.NONE}
     unstated = {"model": model, **official(model), "weights": NOT_STATED, "prompt": NOT_STATED, "negative_prompt": NOT_STATED}
-    assumed = [field for field in (*unstated, "offload", "dtype", "gpus", "attention", "quant", "cache", "parallel") if field not in stated]
-    unstated.setdefault("guidance_2", None)
-    case = Case(**{**unstated, **stated, "task": Task(str(stated.get("task", unstated["task"]))), "name": name, "label": name})  # type: ignore[arg-type]
+    assumed = [
+        field for field in (*unstated, "offload", "dtype", "gpus", "attention", "quant", "cache", "parallel", "preset") if field not in stated
+    ]
+    case = _CASE.validate_python({"guidance_2": None, **unstated, **stated, "name": name, "label": name})
     return case, tuple(assumed)
 
 
