@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import measuring
+from benchmarks import measuring, planning
 
-BENCHMARKS = {"measuring": measuring.run}
+BENCHMARKS = {"measuring": measuring.run, "planning": planning.run}
 
 
 def main() -> int:
