@@ -69,6 +69,7 @@ class Traces:
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
         self._known: dict[str, Traced] = {}
+        self._asked: dict[tuple[object, ...], Traced] = {}
         self._new = False
         self._libraries = f"diffusers {version('diffusers')}, torch {version('torch')}"
         # A cache that cannot be read is made again; it holds nothing else.
@@ -86,7 +87,7 @@ class Traces:
 
                 return trace_transformer(numbers, (frames, *size[1:]), batch=batch, dtype=dtype, text_tokens=text_tokens)
 
-            return self._get(f"{numbers} {frames} {size[1:]} {batch} {dtype} {text_tokens}", trace)
+            return self._get((numbers, frames, size[1:], batch, dtype, text_tokens), trace)
 
         frames = size[0]
         if ranks == 1:
@@ -102,7 +103,7 @@ class Traces:
 
             return trace_text_encoder(numbers, dtype=dtype)
 
-        return self._get(f"{numbers} {dtype}", trace)
+        return self._get((numbers, dtype), trace)
 
     def vae(self, numbers: Vae, size: tuple[int, int, int], *, encode: bool, dtype: Dtype, batch: int = 1) -> Traced:
         """A decode from, or an encode into, a latent of (frames, height, width), untiled."""
@@ -113,7 +114,7 @@ class Traces:
 
                 return trace_vae(numbers, (frames, *size[1:]), encode=encode, dtype=dtype, batch=batch)
 
-            return self._get(f"{numbers} {frames} {size[1:]} {encode} {dtype} {batch}", trace)
+            return self._get((numbers, frames, size[1:], encode, dtype, batch), trace)
 
         if size[0] <= _STEADY_FRAMES:
             return at(size[0])
@@ -130,9 +131,11 @@ class Traces:
             Path(scratch.name).replace(self._file)
             self._new = False
 
-    def _get(self, what: str, trace: Callable[[], Traced]) -> Traced:
-        key = hashlib.sha256(f"{self._libraries} {what}".encode()).hexdigest()[:24]
-        if key not in self._known:
-            self._known[key] = trace()
-            self._new = True
-        return self._known[key]
+    def _get(self, what: tuple[object, ...], trace: Callable[[], Traced]) -> Traced:
+        if what not in self._asked:
+            key = hashlib.sha256(f"{self._libraries} {what}".encode()).hexdigest()[:24]
+            if key not in self._known:
+                self._known[key] = trace()
+                self._new = True
+            self._asked[what] = self._known[key]
+        return self._asked[what]
