@@ -51,6 +51,5 @@ def _table(rows: Sequence[tuple[Published, float, float]], *, digits: int, all_c
         name = ", ".join(word for word in (row.case.label, what, *levers) if word)
         print(f"| {name} | {row.gpu} | {row.stack.name} | {predicted:.{digits}f} | {published:.{digits}f} | {told} |")
     worst = max(errors, key=abs)
-    print(
-        f"\nmedian |error| {statistics.median(map(abs, errors)):.1f} %, mean {statistics.mean(errors):+.1f} %, worst {worst:+.1f} %, n={len(errors)}"
-    )
+    median, mean = statistics.median(map(abs, errors)), statistics.mean(errors)
+    print(f"\nmedian |error| {median:.1f} %, mean {mean:+.1f} %, worst {worst:+.1f} %, n={len(errors)}")

@@ -1,9 +1,9 @@
 """Published figures of Wan2.2, each as the case that it is of, and the code that ran it.
 
-Rows of other hardware are kept aside to judge the planner, and are not here. Left out, because no case of wansweep is what they are of: Wan2.1 whole
-videos (another text-image path, and whether loading is in them is not said), fp8 and 4-step distillations, MLPerf's B200 (its number format is
-not said). Seconds leave loading out. The official table's GB agree with GiB of traced memory within 0.5 % (research/wan_in_diffusers.md, 4), so
-they are read as GiB.
+Rows of other hardware are kept aside to judge the planner, and are not here. Left out, because no case of wansweep is what they are of: Wan2.1
+whole videos (another text-image path, and whether loading is in them is not said), fp8 and 4-step distillations, MLPerf's B200 (its number
+format is not said). Seconds leave loading out. The official table's GB agree with GiB of traced memory within 0.5 %
+(research/wan_in_diffusers.md, 4), so they are read as GiB.
 """
 
 from __future__ import annotations

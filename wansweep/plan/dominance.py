@@ -1,7 +1,7 @@
 """Which case needs no less memory a GPU than another, by its fields alone: what one that did not fit says of those that have not run.
 
-A partial order: more frames, a larger picture, more videos at once, less offload, fewer GPUs, everything else equal. It says nothing of two cases
-that differ otherwise.
+A partial order: more frames, a larger picture, more videos at once, less offload, fewer GPUs, everything else equal. It says nothing of two
+cases that differ otherwise.
 """
 
 from __future__ import annotations
@@ -27,12 +27,17 @@ _MORE = ("frames", "width", "height", "batch")
 _FEWER = ("gpus", "ulysses", "ring")
 # No matter for memory: how long it runs, what is drawn, and what only moves time.
 _NO_MATTER = ("steps", "shift", "guidance_2", "prompt", "negative_prompt", "seed", "name", "label", "solver", "offload")
+_EQUAL = tuple(field.name for field in fields(Case) if field.name not in {*_MORE, *_FEWER, *_NO_MATTER})
+
+
+def kind(case: Case) -> tuple[object, ...]:
+    """What must be equal for two cases to be compared at all."""
+    return tuple(getattr(case, name) for name in _EQUAL)
 
 
 def needs_no_less(case: Case, other: Case) -> bool:
     """Whether a case needs at least the memory a GPU that another needs; so a case needs no less than itself."""
-    apart = {*_MORE, *_FEWER, *_NO_MATTER}
-    if any(getattr(case, field.name) != getattr(other, field.name) for field in fields(case) if field.name not in apart):
+    if kind(case) != kind(other):
         return False
     more = all(getattr(case, name) >= getattr(other, name) for name in _MORE)
     fewer = all(getattr(case, name) <= getattr(other, name) for name in _FEWER)

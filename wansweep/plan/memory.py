@@ -1,7 +1,7 @@
 """Peak memory of a case, a GPU and a host: the weights that are resident in each stage, and what the stage's network allocates beside them.
 
-`peak_bytes` is to be held against ``peak_allocated_bytes``: what tensors and cuDNN's workspaces take of torch's allocator. Beside it a process has
-a CUDA context and, with several ranks, NCCL's buffers; `fits_bytes` counts them too, and is to be held against ``peak_device_bytes``.
+`peak_bytes` is to be held against ``peak_allocated_bytes``: what tensors and cuDNN's workspaces take of torch's allocator. Beside it a process
+has a CUDA context and, with several ranks, NCCL's buffers; `fits_bytes` counts them too, and is to be held against ``peak_device_bytes``.
 
 Margins and constants are named below, each with where it is from.
 """
@@ -21,7 +21,8 @@ from wansweep.plan.weights import BYTES, largest_linear_bytes, pinned_bytes, tex
 from wansweep.record import StageKind
 from wansweep.units import GIB, MIB
 
-# cuDNN's workspaces of 3D convolutions: the same decode took 20.83 and 20.91 GiB on a GPU where 19.28 were traced (research/wan_in_diffusers.md, 4).
+# cuDNN's workspaces of 3D convolutions: the same decode took 20.83 and 20.91 GiB on a GPU where 19.28 were traced
+# (research/wan_in_diffusers.md, 4).
 VAE_WORKSPACE = 0.08
 # torch gives cuBLAS 32 MiB on Hopper and 8 MiB elsewhere (CUDABlas.cpp, getChosenWorkspaceSize); the larger is taken.
 CUBLAS_BYTES = 32 * MIB
@@ -240,7 +241,8 @@ def cache_bytes(case: Case, networks: Architecture) -> float:
     """What a cache keeps of both CFG branches from step to step: streams of tokens, so many of each block or of the whole network.
 
     TaylorSeer keeps a value and a first derivative of three parts of a block, PAB the self-attention's output; the others keep residuals of the
-    whole (diffusers 0.42 hooks/taylorseer_cache.py, pyramid_attention_broadcast.py, first_block_cache.py, mag_cache.py). A cache is one expert's.
+    whole (diffusers 0.42 hooks/taylorseer_cache.py, pyramid_attention_broadcast.py, first_block_cache.py, mag_cache.py). A cache is one
+    expert's.
     """
     layers = networks.transformer.layers
     streams = {Cache.NONE: 0, Cache.FIRST_BLOCK: 3, Cache.TAYLORSEER: 6 * layers, Cache.PAB: layers, Cache.MAG: 1}[case.cache]

@@ -97,12 +97,12 @@ def _listed_s(jobs: Sequence[Job], nodes: dict[str, float]) -> float:
     now_s = last_s = 0.0
     for job in jobs:
         need = int(job.slots)
-        while not (slots := next((count for count in range(need, GPUS_A_NODE + 1) if by_free[count]), None)):
+        while not any(by_free[count] for count in range(need, GPUS_A_NODE + 1)):
             now_s, node, freed = heapq.heappop(ends)
             by_free[free[node]].remove(node)
             free[node] += freed
             by_free[free[node]].append(node)
-        node = by_free[slots].pop()
+        node = by_free[next(count for count in range(need, GPUS_A_NODE + 1) if by_free[count])].pop()
         free[node] -= need
         by_free[free[node]].append(node)
         heapq.heappush(ends, (now_s + job.seconds, node, need))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -11,7 +12,7 @@ from wansweep.case import Case, declared_fields
 from wansweep.hardware import GPUS, Gpu
 from wansweep.levers import Weights
 from wansweep.plan.architecture import ARCHITECTURES
-from wansweep.plan.dominance import needs_no_less
+from wansweep.plan.dominance import kind, needs_no_less
 from wansweep.plan.flops import case_flop
 from wansweep.plan.memory import ERROR, memory
 from wansweep.plan.rates import Calibration
@@ -102,7 +103,16 @@ def plan(
     """
     known = Traces(cache_file()) if traces is None else traces
     gpu = GPUS.get(hardware.name)
-    rows = [_planned(case, hardware, gpu, known, stack, calibration or Calibration()) for case in cases]
+    drawn: dict[Case, PlannedCase] = {}
+
+    def planned(case: Case) -> PlannedCase:
+        # Cases that differ in what is drawn alone, as a sweep over seeds, are predicted once.
+        alike = replace(case, seed=0, prompt="", negative_prompt="", name="")
+        if alike not in drawn:
+            drawn[alike] = _planned(alike, hardware, gpu, known, stack, calibration or Calibration())
+        return replace(drawn[alike], case=case)
+
+    rows = [planned(case) for case in cases]
     known.save()
     return _dominated(rows)
 
@@ -155,12 +165,18 @@ def _predicted(row: PlannedCase, gpu: Gpu, traces: Traces, stack: Stack, calibra
 
 def _dominated(rows: list[PlannedCase]) -> list[PlannedCase]:
     """The rows, of which one that needs no less than another that will not fit is skipped as well."""
-    misfits = [row.case for row in rows if row.reason.startswith("will not fit")]
+    misfits: defaultdict[tuple[object, ...], dict[tuple[object, ...], Case]] = defaultdict(dict)
+    for row in rows:
+        if row.reason.startswith("will not fit"):
+            case = row.case
+            misfits[kind(case)].setdefault((case.frames, case.width, case.height, case.batch, case.gpus, case.offload), case)
 
     def judged(row: PlannedCase) -> PlannedCase:
-        witness = next((case for case in misfits if row.verdict is Verdict.RUN and needs_no_less(row.case, case)), None)
+        if row.verdict is Verdict.SKIP:
+            return row
+        witness = next((case for case in misfits[kind(row.case)].values() if needs_no_less(row.case, case)), None)
         if witness is None:
             return row
         return replace(row, verdict=Verdict.SKIP, reason=f"dominated: needs no less than {witness.label}, which will not fit")
 
-    return [judged(row) for row in rows]
+    return [judged(row) for row in rows] if misfits else rows

@@ -1,10 +1,11 @@
 """What a card reaches in practice: the datasheet's peak times a share, under a ceiling that the chip's other units set.
 
-Every share and ceiling is a measurement of that kernel alone, or says that it is assumed; none is taken from the time of a whole video, which is
-what they predict. `Calibration` corrects them by measurements of a run folder.
+Every share and ceiling is a measurement of that kernel alone, or says that it is assumed; none is taken from the time of a whole video, which
+is what they predict. `Calibration` corrects them by measurements of a run folder.
 
 Sources:
-    MAMF: largest bf16 product of any shape, ml-engineering compute/accelerator (A100 SXM 271.2, H100 SXM 794.5, B200 SXM 1745; fp8 1402.6 on H100,
+    MAMF: largest bf16 product of any shape, ml-engineering compute/accelerator (A100 SXM 271.2, H100 SXM 794.5, B200 SXM 1745; fp8 1402.6 on
+    H100,
         3432.5 on B200; TFLOP/s).
     cuBLAS: 716 TFLOP/s for 8192 x 8192 x 8192 on an H100 SXM ("Outperforming cuBLAS on H100"), which is 0.90 of its MAMF; the share taken of
         other data-centre cards' MAMF.
@@ -40,8 +41,8 @@ FILL_BYTES_PER_S = 100e9
 CPU_FLOP_PER_S = 1e12
 # An operator of eager torch costs the host this; the GPU waits where its kernels are shorter. Assumed.
 LAUNCH_S = 6e-6
-# torch.compile fuses what is memory-bound: a stream of tokens is read and written once a step instead of once an operator. Counted on a block of the
-# A14B: 70 of 361 bytes a token and channel.
+# torch.compile fuses what is memory-bound: a stream of tokens is read and written once a step instead of once an operator. Counted on a block
+# of the A14B: 70 of 361 bytes a token and channel.
 COMPILED_MOVES = 0.2
 # A compilation before the first step; assumed.
 COMPILE_S = {"none": 0.0, "regional": 25.0, "full": 90.0}
@@ -129,7 +130,8 @@ _FAMILIES = {(8, 0): _AMPERE, (8, 6): _AMPERE, (8, 9): _ADA, (9, 0): _HOPPER, (1
 
 _FLASH_3 = (Attention.FLASH_3, Attention.FLASH_3_HUB, Attention.FLASH_3_VARLEN, Attention.FLASH_3_VARLEN_HUB, Attention.FLASH_4_HUB)
 _SAGE = tuple(attention for attention in Attention if "sage" in attention)
-# Attention as products that read and write all scores is bound by them; xformers' and torch's efficient kernels reach half of FA2 (FA2, figure 4).
+# Attention as products that read and write all scores is bound by them; xformers' and torch's efficient kernels reach half of FA2 (FA2, figure
+# 4).
 _EFFICIENT = (Attention.NATIVE_EFFICIENT, Attention.XFORMERS)
 _EFFICIENT_SHARE, _MATH_SHARE = 0.6, 0.15
 _FP32_SHARE = 0.85

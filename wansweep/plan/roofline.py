@@ -1,7 +1,7 @@
 """Seconds of a case on a card: each part of the work over what the card reaches at it, and copies beside or between them.
 
-A forward is products, attention and memory-bound kernels one after the other; the host's time to launch them is the floor. Weights that stream in
-beside computing cost what is left of the copy when the forward is over; copies that nothing overlaps are added.
+A forward is products, attention and memory-bound kernels one after the other; the host's time to launch them is the floor. Weights that stream
+in beside computing cost what is left of the copy when the forward is over; copies that nothing overlaps are added.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whose code runs the networks: what it allocates and moves beside the products, and what surrounds its forwards.
 
-wansweep runs diffusers, which is traced (`plan.trace`). Published figures are often of other code; so that they can be predicted as what they are,
-and the formulas judged by them, two more stacks are described by counts of their operators. Nothing here is fitted to a time.
+wansweep runs diffusers, which is traced (`plan.trace`). Published figures are often of other code; so that they can be predicted as what they
+are, and the formulas judged by them, two more stacks are described by counts of their operators. Nothing here is fitted to a time.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ class Stack:
 
 
 DIFFUSERS = Stack(name="diffusers")
-# Wan-Video/Wan2.2 at 42bf4cf: its WanAttentionBlock traced on meta with its flash_attention as one kernel, at four lengths: 90.2 bytes are live a
-# token and channel, 504 (A14B) to 512 (5B) are moved a block: modulation a token in fp32, rotary positions in complex128. Under autocast to
-# fp32 the time embedding of every token is an fp32 product (wan/modules/model.py, forward); sequences are split after it, as views of the whole (7
-# fp32 values a token and channel). Its checkpoints are fp32, and --convert_model_dtype is not applied with FSDP (wan/text2video.py, _configure_model).
+# Wan-Video/Wan2.2 at 42bf4cf: its WanAttentionBlock traced on meta with its flash_attention as one kernel, at four lengths: 90.2 bytes are
+# live a token and channel, 504 (A14B) to 512 (5B) are moved a block: modulation a token in fp32, rotary positions in complex128. Under
+# autocast to fp32 the time embedding of every token is an fp32 product (wan/modules/model.py, forward); sequences are split after it, as views
+# of the whole (7 fp32 values a token and channel). Its checkpoints are fp32, and --convert_model_dtype is not applied with FSDP
+# (wan/text2video.py, _configure_model).
 OFFICIAL = Stack(
     name="official",
     held_bytes=90.2,

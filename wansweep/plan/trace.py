@@ -1,9 +1,9 @@
 """What a network allocates and moves in one forward, traced on the meta device: shapes flow, no memory does. Loads torch and diffusers.
 
 A dispatch mode follows every storage from its making to its end, in blocks of the size that CUDA's allocator gives out, and adds up the bytes
-that kernels other than products and convolutions read and write. Attention counts as the one fused kernel it is on a GPU; traced as composed, it
-would hold the whole score matrix. Blocks of a kind cost the same, so two are traced and the rest is arithmetic. Not seen: workspaces of cuDNN and
-cuBLAS, and fragmentation; `plan.memory` has margins for them.
+that kernels other than products and convolutions read and write. Attention counts as the one fused kernel it is on a GPU; traced as composed,
+it would hold the whole score matrix. Blocks of a kind cost the same, so two are traced and the rest is arithmetic. Not seen: workspaces of
+cuDNN and cuBLAS, and fragmentation; `plan.memory` has margins for them.
 
 Method: torch.utils._python_dispatch; held to 2 % of a real allocation on a CPU by tests/plan/test_trace.py.
 """
@@ -157,11 +157,11 @@ def _cast(network: Any, dtype: torch.dtype) -> None:  # noqa: ANN401
             parameter.data = parameter.data.to(dtype)
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[misc,unused-ignore]
+class _Watch(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ignore]
     """Live bytes by storage, their peak, and what memory-bound kernels move."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
         self.live_bytes = self.peak_bytes = self.moved_bytes = self.kernels = 0
         self._live: dict[int, int] = {}
 
@@ -203,7 +203,7 @@ def _bytes(tensor: torch.Tensor) -> int:
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
 
 
-class _FusedAttention(TorchFunctionMode):  # type: ignore[misc,unused-ignore]
+class _FusedAttention(TorchFunctionMode):  # type: ignore[misc,no-untyped-call,unused-ignore]
     """Attention as the one kernel it is on a GPU."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401

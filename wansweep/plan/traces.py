@@ -1,4 +1,4 @@
-"""Traces of networks, remembered: in a file of the user's cache folder, by network, shape and the libraries' versions. No torch until one is new.
+"""Traces of networks, remembered in a file of the cache folder, by network, shape and the libraries' versions. No torch until one is new.
 
 A long video is not traced whole. A VAE works through latent frames one by one, so beyond the fourth each adds the same; of a transformer's
 tokens that are split among ranks, the slope between two lengths tells what the share costs.

@@ -1,4 +1,4 @@
-"""Bytes of weights, by component and as they are kept: closed formulas over the architecture, held to the checkpoints' parameter counts by test.
+"""Bytes of weights, by component and as they are kept: closed formulas over the architecture, held to the checkpoints' counts by test.
 
 A half-precision transformer keeps its norms' weights, its modulation tables and its time embedding in fp32 (diffusers
 WanTransformer3DModel._keep_in_fp32_modules). A quantiser takes the linear layers inside the blocks and leaves the rest

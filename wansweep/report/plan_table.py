@@ -15,6 +15,8 @@ from wansweep.units import BYTES, PFLOP, SECONDS, Unit, show
 
 _FIGURES = ("Peak GiB", "in", "Host GiB", "Load s", "T5 s", "Step s", "VAE s", "Total s", "PFLOP")
 _STAGES = {"Inference": "steps", "VAE_Decoding": "VAE", "T5_Encoding": "T5", "Preprocess": "encode", "Model_Initialization": "load"}
+# A terminal does not hold more, and drawing them takes longer than planning them.
+SHOWN = 400
 
 
 def render(sweep: Sweep, rows: Sequence[PlannedCase], whole: Outlook | None = None, lines: Sequence[str] = ()) -> str:
@@ -27,7 +29,7 @@ def render(sweep: Sweep, rows: Sequence[PlannedCase], whole: Outlook | None = No
         lines: What else is to be said below.
     """
     table = Table("Case", "Res", "Steps", "Offload", "Reserves", *_FIGURES, "Verdict", title=f"{sweep.name}: {len(rows)} cases")
-    for row in rows:
+    for row in rows[:SHOWN]:
         case = row.case
         table.add_row(
             Text(case.label),
@@ -41,6 +43,8 @@ def render(sweep: Sweep, rows: Sequence[PlannedCase], whole: Outlook | None = No
     trials = sum(row.verdict is Verdict.RUN for row in rows) * sweep.procedure.repeats
     below = [f"{trials} trials ({sweep.procedure.repeats} a case), each at most {sweep.procedure.timeout_s:g} s."]
     below += ["On a cluster without GPUs, ranks reserve CPUs instead."]
+    if len(rows) > SHOWN:
+        below.append(f"The first {SHOWN} of {len(rows)} cases are shown; format=json has all.")
     below += _whole(whole, sweep) if whole else []
     below += [f"left out: {left.case.label}: {left.reason}" for left in sweep.excluded]
     return as_text(table, *below, *lines)
