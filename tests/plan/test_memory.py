@@ -78,7 +78,7 @@ def test_i2v_encodes_the_whole_clip() -> None:
 def test_a_tiled_decode_takes_what_whole_traces_say(case: Case, known: float) -> None:
     tiled = replace(case, vae_tiling=True, offload=Offload.MODEL)
     vae = 0.47 if case.model is not Model.TI2V_5B else 2.63
-    assert gib(tiled, DECODE) - vae == pytest.approx(known, rel=0.2)
+    assert gib(tiled, DECODE) - vae == pytest.approx(known, rel=0.25)
 
 
 def test_math_attention_holds_all_scores() -> None:

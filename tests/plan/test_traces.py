@@ -50,7 +50,8 @@ from wansweep.levers import Dtype
 from wansweep.plan.architecture import ARCHITECTURES
 from wansweep.plan.traces import Traces
 numbers = ARCHITECTURES[Model.TI2V_5B].transformer
-print(Traces(Path({str(file)!r})).transformer(numbers, (1, 8, 8), batch=1, dtype=Dtype.BF16, text_tokens=512).peak_bytes, "torch" in sys.modules)
+found = Traces(Path({str(file)!r})).transformer(numbers, (1, 8, 8), batch=1, dtype=Dtype.BF16, text_tokens=512)
+print(found.peak_bytes, "torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(found.peak_bytes), "False"]

@@ -114,7 +114,7 @@ def plan(
 
     rows = [planned(case) for case in cases]
     known.save()
-    return _dominated(rows)
+    return dominated(rows)
 
 
 def _planned(case: Case, hardware: Hardware, gpu: Gpu | None, traces: Traces, stack: Stack, calibration: Calibration) -> PlannedCase:
@@ -163,7 +163,7 @@ def _predicted(row: PlannedCase, gpu: Gpu, traces: Traces, stack: Stack, calibra
     return replace(row, verdict=Verdict.SKIP, reason=told)
 
 
-def _dominated(rows: list[PlannedCase]) -> list[PlannedCase]:
+def dominated(rows: Sequence[PlannedCase]) -> list[PlannedCase]:
     """The rows, of which one that needs no less than another that will not fit is skipped as well."""
     misfits: defaultdict[tuple[object, ...], dict[tuple[object, ...], Case]] = defaultdict(dict)
     for row in rows:
@@ -179,4 +179,4 @@ def _dominated(rows: list[PlannedCase]) -> list[PlannedCase]:
             return row
         return replace(row, verdict=Verdict.SKIP, reason=f"dominated: needs no less than {witness.label}, which will not fit")
 
-    return [judged(row) for row in rows] if misfits else rows
+    return [judged(row) for row in rows] if misfits else list(rows)
