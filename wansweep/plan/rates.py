@@ -4,9 +4,8 @@ Every share and ceiling is a measurement of that kernel alone, or says that it i
 is what they predict. `Calibration` corrects them by measurements of a run folder.
 
 Sources:
-    MAMF: largest bf16 product of any shape, ml-engineering compute/accelerator (A100 SXM 271.2, H100 SXM 794.5, B200 SXM 1745; fp8 1402.6 on
-    H100,
-        3432.5 on B200; TFLOP/s).
+    MAMF: largest bf16 product of any shape, ml-engineering compute/accelerator (A100 SXM 271.2, H100 SXM 794.5, B200 SXM 1745; fp8 1402.6
+        on H100, 3432.5 on B200; TFLOP/s).
     cuBLAS: 716 TFLOP/s for 8192 x 8192 x 8192 on an H100 SXM ("Outperforming cuBLAS on H100"), which is 0.90 of its MAMF; the share taken of
         other data-centre cards' MAMF.
     FA3: FlashAttention-3 (arXiv 2407.08608), figure 5, forward, head dimension 128, 16k, not causal, H100 SXM: FA3 648, cuDNN 595, FA2 370.
@@ -22,8 +21,7 @@ from dataclasses import dataclass
 from wansweep.hardware import Gpu
 from wansweep.levers import Attention, Dtype, Quant
 
-# Copies and pointwise kernels reach about this share of the memory's bandwidth (BabelStream on A100 and H100: 0.89 to 0.93; less where rows are
-# reduced). Assumed for all cards.
+# Copies and pointwise kernels reach about this share of the memory's bandwidth, less where rows are reduced. Assumed for all cards.
 MEMORY_SHARE = 0.88
 # Weights that stream from pinned memory beside computing: the experts' switch of 26.6 GiB takes 0.80 s on an H100 (sglang's CI baselines).
 PINNED_SHARE = 0.57
@@ -119,8 +117,8 @@ _HOPPER = Family(
 _BLACKWELL = Family(
     matmul=Reach(share=0.70),  # MAMF x cuBLAS
     flash=Reach(share=0.20),  # FA2's mma.sync on sm_100; assumed
-    cudnn=Reach(share=0.62),  # assumed from FA4's comparison: 1.4 PFLOP/s
-    flash_3=Reach(share=0.70),  # FA4 (arXiv 2603.05451): 1.6 PFLOP/s
+    cudnn=Reach(share=0.62),  # assumed, a little under it
+    flash_3=Reach(share=0.70),  # assumed from what FlashAttention 4 is reported to reach: 1.6 PFLOP/s
     sage=Reach(share=0.5),  # assumed
     convolution=Reach(share=0.35),  # assumed
 )
