@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +58,17 @@ def cache_file() -> Path:
     """Where traces are kept from one call to the next."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "wansweep" / "traces.json"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' remarks on optional packages, which loading them for a trace would put on a plan's stderr."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 class Traces:
@@ -135,7 +147,8 @@ class Traces:
         if what not in self._asked:
             key = hashlib.sha256(f"{self._libraries} {what}".encode()).hexdigest()[:24]
             if key not in self._known:
-                self._known[key] = trace()
+                with _quiet():
+                    self._known[key] = trace()
                 self._new = True
             self._asked[what] = self._known[key]
         return self._asked[what]
