@@ -7,11 +7,14 @@ import pytest
 
 from tests.conftest import make_case
 from tests.plan.cases import five, large
+from wansweep import cli
+from wansweep.config import read_request
 from wansweep.errors import ConfigError
 from wansweep.forecast import calibrated, card_of, unfit
 from wansweep.levers import Offload
 from wansweep.plan.planner import plan
 from wansweep.plan.rates import Calibration
+from wansweep.publish import Publisher
 from wansweep.record import Outcome
 from wansweep.store import RunFolder
 from wansweep.sweep import Hardware
@@ -57,3 +60,21 @@ def test_a_folder_without_a_plan_has_no_predictions(tmp_path: Path) -> None:
     row = plan([make_case()], AUTO)[0].as_row()
     folder.plan.write_text(json.dumps([row]))
     assert folder.predictions() == {make_case().id: row}
+
+
+@pytest.mark.parametrize("anyway", [False, True])
+def test_a_run_does_not_try_what_will_not_fit_and_its_report_says_why(tmp_path: Path, *, anyway: bool) -> None:
+    label = "t2v_a14b-1280x720x81-s40-model"
+    asked = ["+sweep=offload", "hardware=rtx4090", "weights=random", f"sweep.only=[{label}]", f"reports={tmp_path}"]
+    request = read_request([*asked, f"procedure.try_anyway={str(anyway).lower()}"])
+    folder = cli._run_folder(request)
+    publisher = Publisher(folder)
+    todo = cli._unfinished(request, publisher.records)
+    left = cli._fitting(request, folder, publisher, todo)
+    assert left == (todo if anyway else [])
+    results = publisher.render()
+    assert results.summary["outcome"].to_list() == [None if anyway else "skipped"]
+    assert results.summary["predicted_step_s"][0] > 10
+    report = folder.report.read_text()
+    assert "- **Predicted**: time 39" in report
+    assert ("will not fit by 11.9 GiB" in report) is not anyway
