@@ -21,19 +21,28 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yaml import YAMLError
 
-from wansweep.case import Case, Model
+from wansweep.case import Case, Model, Preset
 from wansweep.errors import ConfigError, did_you_mean
+from wansweep.groups import union
 from wansweep.hardware import GPUS
 from wansweep.matrix import NAME_RULE, Matrix, expand, explain
 from wansweep.plan.rules import problems as case_problems
 from wansweep.plan.stack import STACKS
+from wansweep.presets import Settings
 from wansweep.sweep import Cluster, Hardware, ModelSource, Procedure, Sweep
 
 GROUPS = ("sweep", "procedure", "cluster", "hardware")
 # Short for a field of base; what the contract's users type most.
-ALIASES = {"model": "base.model", "weights": "base.weights"}
+ALIASES = {"model": "base.model", "weights": "base.weights", "preset": "base.preset"}
 
 _STRICT = ConfigDict(extra="forbid")
+
+
+class _Settings(BaseModel):
+    model_config = _STRICT
+    fields: dict[str, Any]
+    boundary: float | None
+    sizes: tuple[str, ...] = ()
 
 
 class _Model(BaseModel):
@@ -42,7 +51,7 @@ class _Model(BaseModel):
     revision: str | None
     fps: int
     boundary: float | None
-    official: dict[str, Any]
+    presets: dict[Preset, _Settings]
 
 
 class _Sweep(BaseModel):
@@ -54,6 +63,7 @@ class _Sweep(BaseModel):
     include: list[dict[str, Any]]
     exclude: list[dict[str, Any]]
     only: list[str]
+    groups: list[str]
 
 
 class _Root(BaseModel):
@@ -131,7 +141,11 @@ def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) ->
     """
     parsed = _parse(overrides, config_dir)
     root = _checked(_compose([_as_hydra(override) for override in parsed], config_dir))
-    cases, excluded = expand(_matrix(root, parsed))
+    if root.sweep.groups:
+        model = Model(root.base["model"]) if any(_is_model(override) for override in parsed) else None
+        cases, excluded = union(_groups(root, parsed, config_dir), model=model, chosen=root.sweep.only)
+    else:
+        cases, excluded = expand(_matrix(root, parsed))
     known = ("auto", "cpu", *GPUS)
     if root.hardware.name not in known:
         raise ConfigError([f"hardware.name={root.hardware.name}: no such hardware; {did_you_mean(root.hardware.name, known)}"])
@@ -144,7 +158,7 @@ def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) ->
         procedure=root.procedure,
         cluster=root.cluster,
         hardware=root.hardware,
-        models={name: ModelSource(**source.model_dump(exclude={"official"})) for name, source in root.models.items()},
+        models={name: ModelSource(**source.model_dump(exclude={"presets"})) for name, source in root.models.items()},
         command=shlex.join(["python", "-m", "wansweep", *(o for o in overrides if not o.startswith("resume="))]),
     )
     if root.stack not in STACKS:
@@ -259,7 +273,8 @@ def _matrix(root: _Root, parsed: Sequence[Override]) -> Matrix:
     keys = [ALIASES.get(o.key_or_group, o.key_or_group) for o in parsed]
     return Matrix(
         base=root.base,
-        model_defaults={name: model.official for name, model in root.models.items()},
+        presets={(name, model): Settings(**dict(given)) for model, source in root.models.items() for name, given in source.presets.items()},
+        boundaries={model: source.boundary for model, source in root.models.items()},
         cases=root.sweep.cases,
         axes=root.sweep.axes,
         zips=root.sweep.zips,
@@ -268,6 +283,36 @@ def _matrix(root: _Root, parsed: Sequence[Override]) -> Matrix:
         pinned=frozenset(key.removeprefix("base.") for key in keys if key.startswith("base.")),
         only=root.sweep.only,
     )
+
+
+def _groups(root: _Root, parsed: Sequence[Override], config_dir: Path | None) -> dict[str, Matrix]:
+    """Each group's matrix, composed as ``+sweep=GROUP`` with the same overrides would be, but for those of the sweep that holds the groups.
+
+    Raises:
+        ConfigError: There is no such group, one has groups itself, or the sweep has cases beside its groups.
+    """
+    names, known = root.sweep.groups, sweep_names(config_dir)
+    problems = [f"sweep.groups: no sweep {name!r}; {did_you_mean(name, known)}" for name in names if name not in known]
+    problems += [
+        f"sweep.{part}: a sweep of groups has no {part} of its own; set a field of every case (base.steps=4), choose groups "
+        f"(sweep.groups=[{names[0]}]), or run the one: +sweep={names[0]}"
+        for part in ("cases", "axes", "zips", "include", "exclude")
+        if getattr(root.sweep, part)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    others = [override for override in parsed if override.key_or_group.split(".")[0] != "sweep" and not _is_model(override)]
+    matrices = {}
+    for name in names:
+        group = _checked(_compose([f"+sweep={name}", *map(_as_hydra, others)], config_dir))
+        if group.sweep.groups:
+            raise ConfigError([f"sweep.groups: {name} has groups itself ({', '.join(group.sweep.groups)}); name those"])
+        matrices[name] = _matrix(group, others)
+    return matrices
+
+
+def _is_model(override: Override) -> bool:
+    return ALIASES.get(override.key_or_group, override.key_or_group) == ALIASES["model"]
 
 
 def _case_lines(cases: Sequence[Case]) -> list[str]:

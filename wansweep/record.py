@@ -204,6 +204,10 @@ class Resolved:
         expert_swaps: How often an expert was brought to the device; null without offload=expert.
         compile: torch.compile's scope and backend.
         graphs: Graphs that torch.compile made before the first step; null without it.
+        solver: Class of the scheduler, by diffusers' name.
+        forwards: Of the transformer in a step on this rank, counted: 2 with CFG, else 1; null under torch.compile, which hides them.
+        batch: Videos made at once.
+        vae_decodes: Decodes of the VAE, counted; a slice is one.
     """
 
     device: str
@@ -234,6 +238,10 @@ class Resolved:
     expert_swaps: int | None = None
     compile: str = "none"
     graphs: int | None = None
+    solver: str = "UniPCMultistepScheduler"
+    forwards: int | None = None
+    batch: int = 1
+    vae_decodes: int | None = None
 
 
 _STAGES = TypeAdapter(tuple[Stage, ...])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from wansweep import presets
 from wansweep.case import Case, declared_fields
 from wansweep.hardware import GPUS, Gpu
 from wansweep.levers import Weights
@@ -81,7 +82,7 @@ class PlannedCase:
         known = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name.startswith("predicted_")}
         fields = {field.name: getattr(self.case, field.name) for field in declared_fields()}
         head = {"case_id": self.case.id, "label": self.case.label, "verdict": str(self.verdict), "reason": self.reason, "note": self.note}
-        return {**head, **known, **fields}
+        return {**head, **known, **fields, "preset": presets.told(self.case)}
 
 
 def plan(

@@ -24,7 +24,7 @@ QUANTISED_BYTES: dict[str, float] = {
     Quant.QUANTO_INT8: 1.0,
     Quant.BNB_8BIT: 1.0,
     Quant.BNB_4BIT: 0.5 + 4 / 64,
-    # A block of 32 weights and its fp16 scale, q5's with a fifth bit each (ggml-common.h). A gguf file says its own format: taken as the largest.
+    # A block of 32 weights and its fp16 scale, q5's with a fifth bit each (ggml-common.h). A gguf file has its own: taken as the largest.
     "gguf_q8_0": 34 / 32,
     "gguf_q5_0": 22 / 32,
     "gguf_q4_0": 18 / 32,

@@ -8,6 +8,9 @@ from typing import Any
 
 import polars as pl
 
+from wansweep import presets
+from wansweep.case import Case
+from wansweep.levers import Solver
 from wansweep.metrics import METRIC, STAGE_METRIC
 from wansweep.plan.memory import ERROR
 from wansweep.record import Outcome, Record, StageKind
@@ -104,7 +107,7 @@ def _settings(record: Record) -> list[str]:
     lines = [
         f"- **Declared**: {case.model} {case.task}, {case.width}x{case.height}x{case.frames}, {case.steps} steps, shift {case.shift:g}, "
         f"guidance {guidance}, {case.dtype}, offload {case.offload}, {case.gpus} rank(s), parallel {case.parallel}, "
-        f"weights {cell(case.weights)}, seed {case.seed}"
+        f"weights {cell(case.weights)}, seed {case.seed}{_beyond(case)}"
     ]
     if ran:
         formats = ", ".join(f"{name} {dtype}" for name, dtype in ran.dtypes.items())
@@ -117,6 +120,12 @@ def _settings(record: Record) -> list[str]:
     startup = f"{record.startup_s:.2f} s of process start and imports before it, " if record.startup_s is not None else ""
     latents = f", latents {ran.latents_sha256[:12]}" if ran else ""
     return [*lines, f"- **Trial**: {startup}{'warm' if record.warm else 'fresh'} process{latents}"]
+
+
+def _beyond(case: Case) -> str:
+    """What few cases declare, and the preset whose settings these are."""
+    told = [f"solver {case.solver}"] * (case.solver is not Solver.UNIPC) + [f"{case.batch} videos at once"] * (case.batch > 1)
+    return "".join(f", {part}" for part in [*told, *([presets.told(case)] if case.preset else [])])
 
 
 def _stage_table(stages: pl.DataFrame) -> str:

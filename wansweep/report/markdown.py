@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from wansweep.case import Preset
 from wansweep.metrics import METRIC
 from wansweep.report import breakdown
 from wansweep.report.cells import cell, table
@@ -41,8 +42,21 @@ def _head(results: Results) -> str:
             f"- **Sweep**: {sweep.name}, {results.summary.height} cases: {told}",
             f"- **Procedure**: {sweep.procedure.repeats} trial(s) a case, each in {_isolation(sweep)}; figures are medians over n trials",
             f"- **Command**: `{sweep.command}`",
+            *_presets(results),
         ]
     )
+
+
+def _presets(results: Results) -> Iterable[str]:
+    """Whose settings the cases have, unless all have settings of their own."""
+    counts = results.summary.group_by("preset", maintain_order=True).len()
+    if any(case.preset for case in results.sweep.cases):
+        yield f"- **Settings**: {', '.join(f'{name} in {count}' for name, count in counts.iter_rows())}"
+    if any(case.preset is Preset.MLPERF_LIKE for case in results.sweep.cases):
+        yield (
+            "- **mlperf-like**: not an MLPerf result. MLPerf's settings on one prompt, with noise from the seed in place of its one latent; "
+            "neither its prompts, its load generator nor its accuracy check"
+        )
 
 
 def _isolation(sweep: Sweep) -> str:
@@ -50,8 +64,11 @@ def _isolation(sweep: Sweep) -> str:
 
 
 def _summary(summary: pl.DataFrame) -> str:
+    # Settings of two presets never stand in one table without their names.
+    mixed = summary["preset"].n_unique() > 1
     headings = (
         "Case",
+        *(("Preset",) if mixed else ()),
         "Res",
         "Offload",
         "Time(s)",
@@ -66,12 +83,13 @@ def _summary(summary: pl.DataFrame) -> str:
         "GPUs",
         "Predicted(s)",
     )
-    return table(headings, [_summary_row(row) for row in summary.iter_rows(named=True)], numeric_from=3)
+    return table(headings, [_summary_row(row, mixed=mixed) for row in summary.iter_rows(named=True)], numeric_from=3 + mixed)
 
 
-def _summary_row(row: Row) -> list[str]:
+def _summary_row(row: Row, *, mixed: bool) -> list[str]:
     return [
         row["label"],
+        *([row["preset"]] if mixed else []),
         f"{row['width']}x{row['height']}x{row['frames']}",
         row["offload"],
         METRIC["total_s"].show(row["total_s"]),

@@ -28,7 +28,7 @@ from wansweep.telemetry.attribute import attribute
 from wansweep.telemetry.sampling import Sampling
 from wansweep.telemetry.trace import Trace
 from wansweep.trial.stages import read_journal
-from wansweep.trial.task import Ending, Hello, Seat, Task
+from wansweep.trial.task import Ending, Hello, Seat, Task, numbered
 
 # After a first rank fails, the others get this long to say why they did: an OOM on one rank is a broken collective on the rest.
 SECOND_THOUGHT_S = 1.0
@@ -170,7 +170,9 @@ class Gang:
         """Hand over video and samples, clear the scratch folder, and end the ranks; the ones that may be used again are returned."""
         folder = Path(self._order.run_folder)
         if self._order.procedure.keep_video:
-            _hand_over(self._task.video, folder / "videos" / f"{record.label}-{record.trial}.mp4")
+            kept = folder / "videos" / f"{record.label}-{record.trial}.mp4"
+            for i in range(record.case.batch):
+                _hand_over(numbered(self._task.video, i), numbered(kept, i))
         _hand_over(self._task.samples, folder / "traces" / f"{record.case_id}-{record.trial}.jsonl")
         shutil.rmtree(self._task.scratch, ignore_errors=True)
         if self._order.procedure.isolation is Isolation.WARM and record.outcome is Outcome.OK:

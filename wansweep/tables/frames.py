@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from wansweep import presets
 from wansweep.case import Case
 from wansweep.metrics import METRICS, STAGE_FIGURES, STAGE_METRICS, Metric
 from wansweep.plan.geometry import as_run
@@ -56,6 +57,7 @@ _DESCRIPTION: dict[str, pl.DataType] = {
     "attention": pl.String(),
     "cache": pl.String(),
     "parallel": pl.String(),
+    "preset": pl.String(),
     "n": pl.Int64(),
     "warm": pl.Boolean(),
     "left_out": pl.Int64(),
@@ -206,6 +208,7 @@ def _description(case: Case, records: Sequence[Record]) -> dict[str, object]:
         "attention": ran.attention if ran else None,
         "cache": ran.cache if ran else None,
         "parallel": ran.parallel if ran else case.parallel,
+        "preset": presets.told(case),
         "n": len(chosen),
         "warm": is_warm(chosen[0]) if chosen else None,
         "left_out": left_out(records),

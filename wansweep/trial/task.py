@@ -94,5 +94,10 @@ class Task:
 
     @property
     def video(self) -> Path:
-        """Where rank 0 saves the mp4."""
+        """Where rank 0 saves the mp4; the first of a batch (`numbered`)."""
         return self.scratch / "video.mp4"
+
+
+def numbered(path: Path, i: int) -> Path:
+    """The file of a batch's video: the path itself for the first, ``NAME-1.mp4`` for the second."""
+    return path if i == 0 else path.with_stem(f"{path.stem}-{i}")
