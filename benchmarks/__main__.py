@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import comparing, measuring
+from benchmarks import comparing, measuring, planning
 
-BENCHMARKS = {"measuring": measuring.run, "comparing": comparing.run}
+BENCHMARKS = {"measuring": measuring.run, "comparing": comparing.run, "planning": planning.run}
 
 
 def main() -> int:

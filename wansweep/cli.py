@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     folder = _run_folder(request)
     publisher = Publisher(folder)
     todo = _unfinished(request, publisher.records)
+    todo = _fitting(request, folder, publisher, todo)
     interrupted = _run_trials(request, folder, publisher, todo) if todo else False
     results = publisher.render()
     print(_for_terminal(terminal.render, results))
@@ -73,15 +75,22 @@ def run(arguments: Sequence[str]) -> int:
 
 def plan(arguments: Sequence[str]) -> int:
     """Print every case with its verdict and what it reserves; run nothing."""
+    from wansweep import forecast
+    from wansweep.plan.outlook import outlook
     from wansweep.plan.planner import plan as planned
+    from wansweep.plan.stack import STACKS
     from wansweep.report import plan_table
 
     request = _request(arguments)
-    rows = planned(request.sweep.cases, request.sweep.hardware)
+    hardware, unpredicted = forecast.here(request.sweep.hardware)
+    calibration, learnt = forecast.calibrated(request.calibrate, hardware)
+    rows = planned(request.sweep.cases, hardware, stack=STACKS[request.stack], calibration=calibration)
     if request.format == "json":
         print(json.dumps([row.as_row() for row in rows], ensure_ascii=False))
-    else:
-        print(plan_table.render(request.sweep, rows), end="")
+        return OK
+    sweep = replace(request.sweep, hardware=hardware)
+    whole = outlook(rows, hardware, repeats=sweep.procedure.repeats)
+    print(plan_table.render(sweep, rows, whole, [*learnt, *([unpredicted] if unpredicted else [])]), end="")
     return OK
 
 
@@ -236,6 +245,19 @@ def _unfinished(request: Request, records: Sequence[Record]) -> list[tuple[Case,
     finished = {(record.case_id, record.trial) for record in records if record.outcome.is_answer}
     repeats = range(request.sweep.procedure.repeats)
     return [(case, trial) for case in request.sweep.cases for trial in repeats if (case.id, trial) not in finished]
+
+
+def _fitting(request: Request, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]]) -> list[tuple[Case, int]]:
+    """What is left of the trials once those that are predicted not to fit have their records; the predictions stay in the folder."""
+    from wansweep import forecast
+
+    rows = forecast.foretell(request.sweep, folder)
+    publisher.foretold()
+    skipped = [] if request.sweep.procedure.try_anyway else forecast.unfit(rows, todo)
+    for record in skipped:
+        publisher.add(record)
+    gone = {(record.case_id, record.trial) for record in skipped}
+    return [(case, trial) for case, trial in todo if (case.id, trial) not in gone]
 
 
 def _run_trials(request: Request, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]]) -> bool:

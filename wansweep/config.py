@@ -27,6 +27,7 @@ from wansweep.groups import union
 from wansweep.hardware import GPUS
 from wansweep.matrix import NAME_RULE, Matrix, expand, explain
 from wansweep.plan.rules import problems as case_problems
+from wansweep.plan.stack import STACKS
 from wansweep.presets import Settings
 from wansweep.shipped import conf_dir
 from wansweep.sweep import Cluster, Hardware, ModelSource, Procedure, Sweep
@@ -79,6 +80,8 @@ class _Root(BaseModel):
     reports: str
     resume: str | None
     format: Literal["table", "json"]
+    stack: str
+    calibrate: str | None
 
 
 # pydantic's words for what `_unknown` tells better.
@@ -101,12 +104,16 @@ class Request:
         reports: Folder that run folders go into.
         resume: A run folder to go on with.
         format: Of ``plan``.
+        stack: Whose code ``plan`` predicts, a name of `plan.stack.STACKS`.
+        calibrate: A run folder that ``plan`` learns the card's rates from.
     """
 
     sweep: Sweep
     reports: Path
     resume: Path | None
     format: Literal["table", "json"]
+    stack: str = "diffusers"
+    calibrate: Path | None = None
 
 
 def sweep_names(config_dir: Path | None = None) -> list[str]:
@@ -146,7 +153,16 @@ def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) ->
         models={name: ModelSource(**source.model_dump(exclude={"presets"})) for name, source in root.models.items()},
         command=shlex.join(["python", "-m", "wansweep", *(o for o in overrides if not o.startswith("resume="))]),
     )
-    return Request(sweep=sweep, reports=Path(root.reports), resume=Path(root.resume) if root.resume else None, format=root.format)
+    if root.stack not in STACKS:
+        raise ConfigError([f"stack={root.stack}: no such code; {did_you_mean(root.stack, STACKS)}"])
+    return Request(
+        sweep=sweep,
+        reports=Path(root.reports),
+        resume=Path(root.resume) if root.resume else None,
+        format=root.format,
+        stack=root.stack,
+        calibrate=Path(root.calibrate) if root.calibrate else None,
+    )
 
 
 def _parse(overrides: Sequence[str], config_dir: Path | None) -> list[Override]:

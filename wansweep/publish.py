@@ -30,7 +30,7 @@ def read_results(folder: RunFolder) -> Results:
     Raises:
         StoreError: It is no run folder.
     """
-    return tabulate(folder.sweep(), folder.environment(), *folder.read())
+    return tabulate(folder.sweep(), folder.environment(), *folder.read(), folder.predictions())
 
 
 def write_tables(folder: RunFolder, results: Results) -> None:
@@ -95,8 +95,13 @@ class Publisher:
         records, self._unreadable = folder.read()
         # By file: a trial that is run again takes the place of the accident it was, here as on disk.
         self._records = {(record.case_id, record.trial): record for record in records}
+        self._predictions = folder.predictions()
         self._ended_s = float("-inf")
         self._took_s = 0.0
+
+    def foretold(self) -> None:
+        """The folder has predictions now."""
+        self._predictions = self._folder.predictions()
 
     @property
     def records(self) -> list[Record]:
@@ -122,7 +127,7 @@ class Publisher:
     def render(self) -> Results:
         """Render the folder now."""
         begin_s = time.monotonic()
-        results = tabulate(self._sweep, self._environment, self.records, self._unreadable)
+        results = tabulate(self._sweep, self._environment, self.records, self._unreadable, self._predictions)
         write_tables(self._folder, results)
         self._ended_s = time.monotonic()
         self._took_s = self._ended_s - begin_s

@@ -5,6 +5,7 @@
     reports/<sweep>/<UTC stamp>/
         sweep.yaml            the resolved sweep, written before anything runs
         environment.json      versions, machine, command
+        plan.json             what was predicted of each case
         records/ID-TRIAL.json one durable file a finished trial
         traces/ID-TRIAL.parquet  what the sampler saw during it
         videos/               the mp4s, when they are kept
@@ -13,6 +14,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -72,6 +75,18 @@ class RunFolder:
     def records(self) -> Path:
         """Where records are."""
         return self.path / "records"
+
+    @property
+    def plan(self) -> Path:
+        """What was predicted of each case before it ran."""
+        return self.path / "plan.json"
+
+    def predictions(self) -> dict[str, dict[str, Any]]:
+        """Rows of the plan by case id; none in a folder that was made without, or where it cannot be read: a report does without them."""
+        try:
+            return {row["case_id"]: row for row in json.loads(self.plan.read_bytes())}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
 
     def sweep(self) -> Sweep:
         """The sweep that the folder was made for.

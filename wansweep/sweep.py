@@ -39,6 +39,7 @@ class Procedure:
         keep_video: Keep the mp4s in the run folder.
         timing: How stages are timed on a GPU.
         sample_period_s: Of the sampler process.
+        try_anyway: Run cases that are predicted not to fit.
         convert: Convert weight files that are in another number format than the case once into the cache, instead of casting at every load.
     """
 
@@ -51,6 +52,7 @@ class Procedure:
     timing: GpuTiming = GpuTiming.EVENTS
     sample_period_s: Annotated[float, Field(ge=0.02, le=60)] = 0.1
     convert: bool = True
+    try_anyway: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,10 +77,12 @@ class Hardware:
     Attributes:
         name: A row of the GPU table, ``cpu``, or ``auto`` for what this machine has.
         gpus: How many.
+        price_per_gpu_hour: In any currency; null leaves cost out.
     """
 
     name: str
     gpus: Annotated[int, Field(ge=1)]
+    price_per_gpu_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

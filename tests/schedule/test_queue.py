@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import make_case
+from wansweep.record import Outcome
 from wansweep.schedule.cluster import Capacity
 from wansweep.schedule.order import Order
-from wansweep.schedule.tuning import _Queue
+from wansweep.schedule.tuning import _dominating, _Queue, _unrun
 from wansweep.sweep import Isolation, ModelSource, Procedure
 
 SOURCE = ModelSource(repo="none", revision=None, fps=16, boundary=None)
@@ -75,3 +76,20 @@ def test_all_gpus_of_a_node_with_few_cores_can_be_reserved() -> None:
     crowded = Capacity(gpus=(8,), cpus=(4.0,))
     assert 8 * crowded.rank_cpus(8) + 0.1 <= 4.0
     assert 8 * (crowded.rank_cpus(1) + 0.1) <= 4.0
+
+
+@pytest.mark.parametrize("outcome", [Outcome.OOM, Outcome.CRASH])
+def test_a_case_that_ran_out_of_memory_takes_those_that_need_no_less_with_it(outcome: Outcome) -> None:
+    queue = _Queue(capacity=EIGHT, exclusive=False)
+    shorter, longer, other = (
+        replace(order(1, 0), case=make_case(**fields)) for fields in ({"frames": 17}, {"frames": 81}, {"vae_tiling": True})
+    )
+    queue.waiting.extend([shorter, longer, other])
+    failed = _unrun(make_case(frames=49, label="witness"), 0, outcome, "CUDA out of memory")
+    skipped = _dominating(queue, failed)
+    if outcome is Outcome.CRASH:
+        assert (skipped, list(queue.waiting)) == ([], [shorter, longer, other])
+        return
+    assert list(queue.waiting) == [shorter, other]
+    assert [(record.case, record.outcome) for record in skipped] == [(longer.case, Outcome.SKIPPED)]
+    assert skipped[0].reason == "dominated: needs no less memory than witness, which ran out of it (CUDA out of memory)"

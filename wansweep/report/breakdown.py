@@ -11,13 +11,15 @@ from wansweep import presets
 from wansweep.case import Case
 from wansweep.imported import Imported
 from wansweep.levers import Solver
-from wansweep.metrics import STAGE_METRIC
+from wansweep.metrics import METRIC, STAGE_METRIC
+from wansweep.plan.memory import ERROR
 from wansweep.record import Outcome, Record, StageKind
 from wansweep.report import conditions
 from wansweep.report.cells import cell, figure, table
 from wansweep.tables.analysis import analyse
 from wansweep.tables.finding import NoData
 from wansweep.tables.instability import warnings
+from wansweep.tables.predicted import error
 from wansweep.tables.repeats import counted
 from wansweep.tables.results import Results
 from wansweep.tables.typical import of_case
@@ -60,6 +62,7 @@ def _totals(results: Results, row: Row, record: Record | None, stages: pl.DataFr
         f"- **Energy**: {_energy(row)}",
         f"- **Unattributed Time**: {figure(row, 'unattributed_pct')}",
     ]
+    lines += _predicted(row, results)
     if row["n"]:
         lines += [conditions.repeats(row), conditions.memories(row)]
     if record and record.imported:
@@ -71,6 +74,26 @@ def _totals(results: Results, row: Row, record: Record | None, stages: pl.DataFr
     if record and record.imported:
         return "\n".join(lines)
     return "\n".join([*lines, f"- **Run it again**: `{results.sweep.command_for(row['label'])}`"])
+
+
+def _predicted(row: Row, results: Results) -> list[str]:
+    """The plan's figures with their errors, and a warning where memory was off by more than the plan claims; none without a plan."""
+    foretold = results.predictions.get(row["case_id"], {})
+    pairs = (("predicted_total_s", "total_s"), ("predicted_step_s", "step_s"), ("predicted_peak_bytes", "peak_allocated_bytes"))
+    known = [(name, error(foretold[name], row[measured])) for name, measured in pairs if foretold.get(name) is not None]
+    if not known:
+        return []
+    told = [f"{METRIC[name].label.removeprefix('Predicted ')} {figure(row, name)}" + _off(off) for name, off in known]
+    lines = [f"- **Predicted**: {', '.join(told)}"]
+    if row["outcome"] == Outcome.OOM:
+        lines.append("- **Prediction was wrong**: it was to fit, and ran out of memory")
+    elif any(off is not None and abs(off) > ERROR for name, off in known if name == "predicted_peak_bytes"):
+        lines.append(f"- **Prediction was wrong**: the peak is off by more than the {100 * ERROR:.0f} % that the plan claims")
+    return lines
+
+
+def _off(off: float | None) -> str:
+    return "" if off is None else f" ({100 * off:+.1f} %)"
 
 
 def _energy(row: Row) -> str:

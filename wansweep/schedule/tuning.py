@@ -21,6 +21,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
 from wansweep.case import Case
+from wansweep.plan.dominance import needs_no_less
 from wansweep.plan.rules import forbidden
 from wansweep.record import Outcome, Record, from_json
 from wansweep.schedule.cluster import Capacity, Connection
@@ -61,7 +62,7 @@ def run_trials(sweep: Sweep, todo: Sequence[tuple[Case, int]], *, connection: Co
         run_config=RunConfig(
             name=sweep.name,
             storage_path=str(connection.scratch / "tune"),
-            callbacks=[_Recorder(watcher)],
+            callbacks=[_Recorder(watcher, queue)],
             failure_config=FailureConfig(max_failures=0),
             verbose=0,
         ),
@@ -104,6 +105,17 @@ def _unrun(case: Case, trial: int, outcome: Outcome, reason: str) -> Record:
         warm=False,
         node="",
     )
+
+
+def _dominating(queue: _Queue, record: Record) -> list[Record]:
+    """Records of the waiting trials that need no less memory than one that ran out of it; they wait no longer."""
+    if record.outcome is not Outcome.OOM:
+        return []
+    gone = [order for order in queue.waiting if order.case != record.case and needs_no_less(order.case, record.case)]
+    for order in gone:
+        queue.waiting.remove(order)
+    reason = f"dominated: needs no less memory than {record.label}, which ran out of it ({record.reason})"
+    return [_unrun(order.case, order.trial, Outcome.SKIPPED, reason) for order in gone]
 
 
 def _trial_name(trial: TuneTrial) -> str:
@@ -170,8 +182,9 @@ class _PlanSearcher(Searcher):  # type: ignore[misc]
 class _Recorder(Callback):  # type: ignore[misc]
     """Hands records and progress to the watcher."""
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, queue: _Queue) -> None:
         self._watcher = watcher
+        self._queue = queue
         self._recorded: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -186,7 +199,10 @@ class _Recorder(Callback):  # type: ignore[misc]
         """A trial reported."""
         if "record" in result:
             self._recorded.add(trial.trial_id)
-            self._watcher.finished(from_json(result["record"]))
+            record = from_json(result["record"])
+            self._watcher.finished(record)
+            for skipped in _dominating(self._queue, record):
+                self._watcher.finished(skipped)
         else:
             self._watcher.doing(result["label"], result["doing"])
 
