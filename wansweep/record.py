@@ -126,6 +126,7 @@ class RankFacts:
         device_name: As torch or the platform names it.
         device_total_bytes: What CUDA gives out at most; null on a CPU.
         cores: CPUs that it reserved.
+        pid: Of its process; samples of its process tree stand under ``host:<pid>``.
     """
 
     rank: int
@@ -133,6 +134,7 @@ class RankFacts:
     device_name: str
     device_total_bytes: int | None
     cores: float
+    pid: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,6 +206,7 @@ class Resolved:
         expert_swaps: How often an expert was brought to the device; null without offload=expert.
         compile: torch.compile's scope and backend.
         graphs: Graphs that torch.compile made before the first step; null without it.
+        output_sha256: Over the video as 8-bit RGB, a frame after the other; null where it was not taken.
     """
 
     device: str
@@ -234,6 +237,7 @@ class Resolved:
     expert_swaps: int | None = None
     compile: str = "none"
     graphs: int | None = None
+    output_sha256: str | None = None
 
 
 _STAGES = TypeAdapter(tuple[Stage, ...])
@@ -265,6 +269,7 @@ class Record:
         weights_cached: Share of the weight files that the page cache held before loading.
         ranks: Who the ranks were.
         sampler: What sampling cost; null when there was no sampler.
+        origin_s: The stages' zero on CLOCK_MONOTONIC, which samples are timed by; null in records older than this field.
         schema: Version of this format.
     """
 
@@ -286,6 +291,7 @@ class Record:
     weights_cached: Figure | None = None
     ranks: tuple[RankFacts, ...] = ()
     sampler: SamplerFacts | None = None
+    origin_s: float | None = None
     schema: int = SCHEMA
 
 

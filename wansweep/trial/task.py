@@ -96,3 +96,8 @@ class Task:
     def video(self) -> Path:
         """Where rank 0 saves the mp4."""
         return self.scratch / "video.mp4"
+
+    @property
+    def sheet(self) -> Path:
+        """Where rank 0 saves the contact sheet."""
+        return self.scratch / "frames.jpg"
