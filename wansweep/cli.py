@@ -30,7 +30,7 @@ USAGE = """\
 wansweep [run] +sweep=NAME [overrides]     run a sweep; the last line on stdout is its run folder
 wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record
 wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts)
-wansweep report RUN_DIR                    render a run folder's report again
+wansweep report RUN_DIR                    render a run folder's report again (--format md|html|terminal)
 
 overrides:  model=ti2v_5b  weights=tiny|random|hub|/folder  base.steps=10  'sweep.axes.offload=[none,model]'  procedure=careful  cluster=auto
 """
@@ -85,17 +85,29 @@ def plan(arguments: Sequence[str]) -> int:
 
 def report(arguments: Sequence[str]) -> int:
     """Render a run folder again, from the folder alone."""
-    from wansweep.publish import read_results
-    from wansweep.report import markdown, terminal
+    from wansweep.publish import evidence, read_results
     from wansweep.store import open_folder, write_atomic
 
     parser = argparse.ArgumentParser(prog="wansweep report", description=report.__doc__)
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--format", choices=("md", "terminal"), default="md")
+    parser.add_argument("--format", choices=("md", "html", "terminal"), default="md")
     parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
     options = parser.parse_args(arguments)
-    results = read_results(open_folder(options.run_dir))
-    text = markdown.render(results) if options.format == "md" else _for_terminal(terminal.render, results)
+    folder = open_folder(options.run_dir)
+    results = read_results(folder)
+    match options.format:
+        case "md":
+            from wansweep.report import markdown
+
+            text = markdown.render(results)
+        case "html":
+            from wansweep.report import html
+
+            text = html.render(results, evidence(folder))
+        case _:
+            from wansweep.report import terminal
+
+            text = _for_terminal(terminal.render, results)
     if options.output:
         write_atomic(options.output, text.encode())
     else:
