@@ -31,6 +31,11 @@ def test_the_wheel_carries_every_config(site: Path) -> None:
     assert {path.relative_to(site / "wansweep" / "conf") for path in (site / "wansweep" / "conf").rglob("*.yaml")} == shipped
 
 
+def test_the_wheel_carries_the_pages_style_and_scripts(site: Path) -> None:
+    ours = {path.name for path in (ROOT / "wansweep" / "report" / "page").iterdir()}
+    assert {"page.css", "table.js"} <= {path.name for path in (site / "wansweep" / "report" / "page").iterdir()} == ours
+
+
 def test_the_wheel_plans_outside_the_checkout_with_its_own_configs(site: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(site)}
     run = [sys.executable, "-m", "wansweep", "plan", "+sweep=quick"]
@@ -50,6 +55,7 @@ def test_the_constraints_pin_every_dependency_and_name_no_index() -> None:
     dependencies = {re.sub(r"[-_.]+", "-", name).lower() for name in declared} & {
         "torch", "diffusers", "transformers", "accelerate", "safetensors", "ftfy", "imageio", "ray", "polars", "hydra-core", "pydantic",
         "nvidia-ml-py", "psutil", "rich", "pyyaml", "pytest", "hypothesis", "ruff", "mypy", "import-linter", "hatchling",
+        "altair", "vl-convert-python", "selenium",
     }  # fmt: skip
     assert len(dependencies) >= 20
     assert dependencies <= pins

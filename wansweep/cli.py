@@ -30,7 +30,7 @@ USAGE = """\
 wansweep [run] +sweep=NAME [overrides]     run a sweep; the last line on stdout is its run folder
 wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record
 wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts)
-wansweep report RUN_DIR                    render a run folder's report again
+wansweep report RUN_DIR                    render a run folder's report again (--format md|html|terminal|seed)
 wansweep recommend RUN_DIR                 which case to use: [--max-vram 24GB] [--max-time 120s] [--objective time|vram|energy|gpu_seconds]
 wansweep compare BASE HEAD                 what became faster, slower, smaller or larger; exit code 3 for a regression
 wansweep import OLD_REPORT.md              make a run folder of a report in the seed format
@@ -96,26 +96,35 @@ def plan(arguments: Sequence[str]) -> int:
 
 def report(arguments: Sequence[str]) -> int:
     """Render a run folder again, from the folder alone."""
-    from wansweep.publish import read_results
-    from wansweep.report import markdown, terminal
-    from wansweep.seed import exporting, render
+    from wansweep.publish import evidence, read_results
     from wansweep.store import open_folder, write_atomic
 
     parser = argparse.ArgumentParser(prog="wansweep report", description=report.__doc__)
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--format", choices=("md", "terminal", "seed"), default="md")
+    parser.add_argument("--format", choices=("md", "html", "terminal", "seed"), default="md")
     parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
     options = parser.parse_args(arguments)
-    results = read_results(open_folder(options.run_dir))
+    folder = open_folder(options.run_dir)
+    results = read_results(folder)
     match options.format:
         case "md":
+            from wansweep.report import markdown
+
             text = markdown.render(results)
-        case "terminal":
-            text = _for_terminal(terminal.render, results)
-        case _:
+        case "html":
+            from wansweep.report import html
+
+            text = html.render(results, evidence(folder))
+        case "seed":
+            from wansweep.seed import exporting, render
+
             text = render.render(exporting.seed_report(results))
             for line in exporting.left_out(results):
                 print(f"wansweep: {line}", file=sys.stderr)
+        case _:
+            from wansweep.report import terminal
+
+            text = _for_terminal(terminal.render, results)
     if options.output:
         write_atomic(options.output, text.encode())
     else:

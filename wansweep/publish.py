@@ -1,4 +1,4 @@
-"""A run folder's rendered files, made again from what it holds: tables and report."""
+"""A run folder's rendered files, made again from what it holds: tables, reports, time line."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from wansweep.seed.exporting import seed_report
 from wansweep.seed.parse import parse
 from wansweep.seed.render import render as seed_render
 from wansweep.store import RunFolder, created_whole, stamp, write_atomic
+from wansweep.tables.curves import curve_frame
+from wansweep.tables.evidence import Evidence
 from wansweep.tables.results import Results, tabulate
 from wansweep.tables.traces import trace_frame
 from wansweep.telemetry.trace import read_trace
@@ -34,11 +36,34 @@ def read_results(folder: RunFolder) -> Results:
 
 
 def write_tables(folder: RunFolder, results: Results) -> None:
-    """Write summary.parquet, summary.csv, stages.parquet and report.md."""
+    """Write summary.parquet, summary.csv, stages.parquet, report.md, report.html and trace.json."""
     for name, frame in (("summary", results.summary), ("stages", results.stages)):
         _write_parquet(folder.path / f"{name}.parquet", frame)
     write_atomic(folder.path / "summary.csv", results.summary.write_csv().encode())
-    write_atomic(folder.report, markdown.render(results).encode())
+    from wansweep.report import html, perfetto  # html loads Altair, which re-rendering Markdown has no use for
+
+    breakdowns, beside = markdown.sections(results), evidence(folder)
+    write_atomic(folder.report, markdown.render(results, breakdowns).encode())
+    write_atomic(folder.path / "report.html", html.render(results, beside, breakdowns=breakdowns).encode())
+    write_atomic(folder.path / "trace.json", perfetto.render(results.records, beside.curves).encode())
+
+
+def evidence(folder: RunFolder) -> Evidence:
+    """The folder's traces and contact sheets, read when they are asked for; one that cannot be read is one that is not there."""
+
+    def curves(record: Record) -> pl.DataFrame | None:
+        try:
+            return curve_frame(pl.read_parquet(folder.traces / f"{record.case_id}-{record.trial}.parquet"), record)
+        except (OSError, pl.exceptions.PolarsError):
+            return None
+
+    def sheets(record: Record) -> bytes | None:
+        try:
+            return (folder.frames / f"{record.case_id}-{record.trial}.jpg").read_bytes()
+        except OSError:
+            return None
+
+    return Evidence(curves=curves, sheets=sheets)
 
 
 def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
@@ -90,6 +115,7 @@ class Publisher:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
+        folder.frames.mkdir(exist_ok=True)  # a folder of an older version is gone on with
         self._sweep = folder.sweep()
         self._environment = folder.environment()
         records, self._unreadable = folder.read()

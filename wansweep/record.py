@@ -127,6 +127,7 @@ class RankFacts:
         device_name: As torch or the platform names it.
         device_total_bytes: What CUDA gives out at most; null on a CPU.
         cores: CPUs that it reserved.
+        pid: Of its process; samples of its process tree stand under ``host:<pid>``.
     """
 
     rank: int
@@ -134,6 +135,7 @@ class RankFacts:
     device_name: str
     device_total_bytes: int | None
     cores: float
+    pid: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,6 +211,7 @@ class Resolved:
         forwards: Of the transformer in a step on this rank, counted: 2 with CFG, else 1; null under torch.compile, which hides them.
         batch: Videos made at once.
         vae_decodes: Decodes of the VAE, counted; a slice is one.
+        output_sha256: Over the video as 8-bit RGB, a frame after the other; null where it was not taken.
     """
 
     device: str
@@ -243,6 +246,7 @@ class Resolved:
     forwards: int | None = None
     batch: int = 1
     vae_decodes: int | None = None
+    output_sha256: str | None = None
 
 
 _STAGES = TypeAdapter(tuple[Stage, ...])
@@ -275,6 +279,7 @@ class Record:
         ranks: Who the ranks were.
         sampler: What sampling cost; null when there was no sampler.
         imported: Set for a record that was read from another tool's report, with what that does not say.
+        origin_s: The stages' zero on CLOCK_MONOTONIC, which samples are timed by; null in records older than this field.
         schema: Version of this format.
     """
 
@@ -297,6 +302,7 @@ class Record:
     ranks: tuple[RankFacts, ...] = ()
     sampler: SamplerFacts | None = None
     imported: Imported | None = None
+    origin_s: float | None = None
     schema: int = SCHEMA
 
 

@@ -9,7 +9,8 @@
         records/ID-TRIAL.json one durable file a finished trial
         traces/ID-TRIAL.parquet  what the sampler saw during it
         videos/               the mp4s, when they are kept
-        summary.parquet .csv, stages.parquet, report.md    rendered from the above after every trial
+        frames/ID-TRIAL.jpg   a contact sheet of its video
+        summary.parquet .csv, stages.parquet, report.md report.html, trace.json    rendered from the above after every trial
 """
 
 from __future__ import annotations
@@ -65,6 +66,11 @@ class RunFolder:
     def traces(self) -> Path:
         """Where samples are kept."""
         return self.path / "traces"
+
+    @property
+    def frames(self) -> Path:
+        """Where contact sheets are kept."""
+        return self.path / "frames"
 
     @property
     def report(self) -> Path:
@@ -152,6 +158,7 @@ def create(reports: Path, sweep: Sweep, environment: Environment) -> RunFolder:
                 continue
         (path / "records").mkdir()
         (path / "traces").mkdir()
+        (path / "frames").mkdir()
         if sweep.procedure.keep_video:
             (path / "videos").mkdir()
     except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
@@ -18,19 +18,25 @@ from wansweep.units import NOT_MEASURED
 Row = dict[str, Any]
 
 
-def render(results: Results) -> str:
-    """The whole report of a run."""
+def render(results: Results, breakdowns: Mapping[str, str] | None = None) -> str:
+    """The whole report of a run; ``breakdowns``, case id to its section, when they were made before."""
+    told = sections(results) if breakdowns is None else breakdowns
     parts = [
         "# Wan2.2 Benchmark Report",
         _head(results),
         _summary(results.summary),
         *_notes(results),
         "# Detailed Breakdown",
-        *(breakdown.render(results, row) for row in results.summary.iter_rows(named=True)),
+        *told.values(),
         "# Environment",
         _environment(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def sections(results: Results) -> dict[str, str]:
+    """Case id to its breakdown, in the sweep's order."""
+    return {row["case_id"]: breakdown.render(results, row) for row in results.summary.iter_rows(named=True)}
 
 
 def _head(results: Results) -> str:

@@ -144,6 +144,7 @@ class Gang:
             resolved=ok.resolved if ok and outcome is Outcome.OK else None,
             stages=self._attributed(stages, trace) if trace else stages,
             started_utc=self._started_utc,
+            origin_s=self._origin_s,
             startup_s=min((stage.start_s for stage in stages), default=None),
             wall_s=time.perf_counter() - self._origin_s,
             warm=self._warm,
@@ -173,6 +174,7 @@ class Gang:
             kept = folder / "videos" / f"{record.label}-{record.trial}.mp4"
             for i in range(record.case.batch):
                 _hand_over(numbered(self._task.video, i), numbered(kept, i))
+        _hand_over(self._task.sheet, folder / "frames" / f"{record.case_id}-{record.trial}.jpg")
         _hand_over(self._task.samples, folder / "traces" / f"{record.case_id}-{record.trial}.jsonl")
         shutil.rmtree(self._task.scratch, ignore_errors=True)
         if self._order.procedure.isolation is Isolation.WARM and record.outcome is Outcome.OK:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +23,7 @@ from wansweep.record import Expert, Figure, Outcome, RankFacts, Resolved, StageK
 from wansweep.telemetry import nvml, torch_probe
 from wansweep.telemetry.page_cache import cached_fraction
 from wansweep.telemetry.samples import Missing
-from wansweep.trial import attention, caches, compilation, options, parallel, pipeline, projections, quantise, solvers, vae
+from wansweep.trial import attention, caches, compilation, frames, options, parallel, pipeline, projections, quantise, solvers, vae
 from wansweep.trial.checkpoint import Checkpoint, NoWeightsError
 from wansweep.trial.clock import Clock, clock_for
 from wansweep.trial.generate import expert_schedule, generate
@@ -42,7 +44,7 @@ def introduce(rank: int, cores: float) -> RankFacts:
     """Who the rank is, as torch sees its device. Makes no CUDA context."""
     if device_here().type == "cpu":
         name = platform.processor() or platform.machine()
-        return RankFacts(rank=rank, device_uuid=None, device_name=name, device_total_bytes=None, cores=cores)
+        return RankFacts(rank=rank, device_uuid=None, device_name=name, device_total_bytes=None, cores=cores, pid=os.getpid())
     properties = torch.cuda.get_device_properties(0)
     uuid = torch_probe.device_uuid()
     return RankFacts(
@@ -51,6 +53,7 @@ def introduce(rank: int, cores: float) -> RankFacts:
         device_name=properties.name,
         device_total_bytes=properties.total_memory,
         cores=cores,
+        pid=os.getpid(),
     )
 
 
@@ -114,11 +117,12 @@ class _Run:
             if seat.rank == 0:
                 with stages(StageKind.SAVE):
                     save(video, task.video, fps=task.source.fps)
+            output = frames.keep(video, task.sheet) if seat.rank == 0 else None
             return Ending(
                 rank=seat.rank,
                 outcome=Outcome.OK,
                 reason="",
-                resolved=self.resolved(pipe, latents, shown),
+                resolved=replace(self.resolved(pipe, latents, shown), output_sha256=output),
                 timing=clock.timing,
                 warmup_s=tuple(self.warmup_s),
                 weights_cached=cached,

@@ -97,6 +97,11 @@ class Task:
         """Where rank 0 saves the mp4; the first of a batch (`numbered`)."""
         return self.scratch / "video.mp4"
 
+    @property
+    def sheet(self) -> Path:
+        """Where rank 0 saves the contact sheet."""
+        return self.scratch / "frames.jpg"
+
 
 def numbered(path: Path, i: int) -> Path:
     """The file of a batch's video: the path itself for the first, ``NAME-1.mp4`` for the second."""
