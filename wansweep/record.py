@@ -265,6 +265,10 @@ class Record:
         weights_cached: Share of the weight files that the page cache held before loading.
         ranks: Who the ranks were.
         sampler: What sampling cost; null when there was no sampler.
+        log_tail: Last lines that the rank which failed wrote to its stdout and stderr; empty for one that did not fail.
+        nodes: Ray's ids of the nodes that the ranks were on, each once.
+        shared_with: Trials that ran on the same node at the same time, as ``label #repeat``.
+        earlier_attempts: One line for each time the trial was lost with its node before this.
         schema: Version of this format.
     """
 
@@ -286,6 +290,10 @@ class Record:
     weights_cached: Figure | None = None
     ranks: tuple[RankFacts, ...] = ()
     sampler: SamplerFacts | None = None
+    log_tail: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    shared_with: tuple[str, ...] = ()
+    earlier_attempts: tuple[str, ...] = ()
     schema: int = SCHEMA
 
 

@@ -147,8 +147,14 @@ class Packer:
             self._expected_s += start.job.seconds
             self._took_s += now_s - start.start_s
 
+    def could_hold(self, job: Job) -> bool:
+        """Whether the nodes could hold the job if nothing else ran."""
+        return self._place(job, self.nodes) is not None
+
     def _advance_the_urgent(self, now_s: float) -> None:
         """Put first whatever would outlast all the rest if it waited: a long trial of one GPU must not be left for the end."""
+        if self.exclusive and len(self.nodes) == 1:
+            return  # one after the other: no order is shorter
         rest = sum(self._work(job) for job in self.waiting)
         rest += sum((self._end_s(start, now_s) - now_s) / self._scale * self._share(start.job) for start in self.running.values())
         slots = len(self.nodes) if self.exclusive else sum(self.nodes.values())
@@ -165,7 +171,7 @@ class Packer:
     @property
     def _scale(self) -> float:
         """Real seconds a predicted one."""
-        return self._took_s / self._expected_s if self._expected_s else 1.0
+        return self._took_s / self._expected_s if self._expected_s > 0 and self._took_s > 0 else 1.0
 
     def _started(self, job: Job, nodes: tuple[str, ...], now_s: float) -> Start:
         self.waiting.remove(job)
