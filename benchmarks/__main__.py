@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import measuring
+from benchmarks import measuring, packing
 
-BENCHMARKS = {"measuring": measuring.run}
+BENCHMARKS = {"measuring": measuring.run, "packing": packing.run}
 
 
 def main() -> int:
