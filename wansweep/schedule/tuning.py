@@ -173,7 +173,7 @@ class _Rescuer(FIFOScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:  # noqa: ANN401  (Tune's wrapper)
         """As Tune does, after looking at the nodes of what waits for its resources."""
-        for trial in tune_controller.get_live_trials():
+        for trial in list(tune_controller.get_live_trials()):
             order: Order = trial.config["order"]
             if trial.status == TuneTrial.PENDING and self._queue.gone(order):
                 self._queue.release(trial.trial_id, learn=False)
