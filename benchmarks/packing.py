@@ -25,7 +25,7 @@ CASES = 200
 SEEDS = 15
 TARGET = 1.15
 # Of the real run: few and short, and the same work in simulation.
-REAL_CASES = 24
+REAL_CASES = 16
 REAL_WORK_S = 2.0
 ALONE = 6
 
