@@ -70,11 +70,12 @@ def test_a_run_does_not_try_what_will_not_fit_and_its_report_says_why(tmp_path: 
     folder = cli._run_folder(request)
     publisher = Publisher(folder)
     todo = cli._unfinished(request, publisher.records)
-    left = cli._fitting(request, folder, publisher, todo)
+    left, predicted = cli._fitting(request, folder, publisher, todo)
     assert left == (todo if anyway else [])
     results = publisher.render()
     assert results.summary["outcome"].to_list() == [None if anyway else "skipped"]
     assert results.summary["predicted_step_s"][0] > 10
+    assert results.summary["predicted_total_s"][0] == predicted[todo[0][0].id].total_s
     report = folder.report.read_text()
     assert "- **Predicted**: time 39" in report
     assert ("will not fit by 11.9 GiB" in report) is not anyway

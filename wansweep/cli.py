@@ -9,7 +9,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from wansweep.errors import ConfigError, WansweepError
 if TYPE_CHECKING:
     from wansweep.case import Case
     from wansweep.config import Request
+    from wansweep.plan.packing import Predicted
     from wansweep.publish import Publisher
     from wansweep.record import Record
     from wansweep.store import RunFolder
@@ -62,8 +63,8 @@ def run(arguments: Sequence[str]) -> int:
     folder = _run_folder(request)
     publisher = Publisher(folder)
     todo = _unfinished(request, publisher.records)
-    todo = _fitting(request, folder, publisher, todo)
-    interrupted = _run_trials(request, folder, publisher, todo) if todo else False
+    todo, predicted = _fitting(request, folder, publisher, todo)
+    interrupted = _run_trials(request, folder, publisher, todo, predicted) if todo else False
     results = publisher.render()
     print(_for_terminal(terminal.render, results))
     print(f"report: {folder.report}")
@@ -256,8 +257,10 @@ def _unfinished(request: Request, records: Sequence[Record]) -> list[tuple[Case,
     return [(case, trial) for case in request.sweep.cases for trial in repeats if (case.id, trial) not in finished]
 
 
-def _fitting(request: Request, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]]) -> list[tuple[Case, int]]:
-    """What is left of the trials once those that are predicted not to fit have their records; the predictions stay in the folder."""
+def _fitting(
+    request: Request, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]]
+) -> tuple[list[tuple[Case, int]], Mapping[str, Predicted]]:
+    """What is left of the trials once those that are predicted not to fit have their records, and predictions by case id."""
     from wansweep import forecast
 
     rows = forecast.foretell(request.sweep, folder)
@@ -266,10 +269,12 @@ def _fitting(request: Request, folder: RunFolder, publisher: Publisher, todo: li
     for record in skipped:
         publisher.add(record)
     gone = {(record.case_id, record.trial) for record in skipped}
-    return [(case, trial) for case, trial in todo if (case.id, trial) not in gone]
+    return [(case, trial) for case, trial in todo if (case.id, trial) not in gone], forecast.lengths(rows)
 
 
-def _run_trials(request: Request, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]]) -> bool:
+def _run_trials(
+    request: Request, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]], predicted: Mapping[str, Predicted]
+) -> bool:
     """Run trials on a Ray cluster, storing each record as it comes. Returns whether the user interrupted."""
     from wansweep.schedule.cluster import connect
     from wansweep.schedule.live import LiveView
@@ -279,7 +284,7 @@ def _run_trials(request: Request, folder: RunFolder, publisher: Publisher, todo:
     with connect(sweep.cluster) as connection:
         print(connection.told(), file=sys.stderr)
         with LiveView(total=len(todo), title=sweep.name, on_record=publisher.add) as view:
-            return run_trials(sweep, todo, connection=connection, run_folder=str(folder.path.resolve()), watcher=view)
+            return run_trials(sweep, todo, connection=connection, run_folder=str(folder.path.resolve()), watcher=view, predicted=predicted)
 
 
 _VERBS = {"run": run, "plan": plan, "report": report, "import": import_, "compare": compare, "recommend": recommend}

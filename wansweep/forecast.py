@@ -11,6 +11,7 @@ from pathlib import Path
 from wansweep.case import Case
 from wansweep.errors import ConfigError
 from wansweep.hardware import GPUS, find
+from wansweep.plan.packing import Predicted
 from wansweep.plan.planner import PlannedCase, Verdict, plan
 from wansweep.plan.rates import Calibration
 from wansweep.plan.stack import STACKS
@@ -73,6 +74,16 @@ def foretell(sweep: Sweep, folder: RunFolder) -> list[PlannedCase]:
     rows = plan(sweep.cases, hardware if hardware.name in GPUS else sweep.hardware, stack=STACKS["diffusers"])
     write_atomic(folder.plan, json.dumps([row.as_row() for row in rows], ensure_ascii=False).encode())
     return rows
+
+
+def lengths(rows: Sequence[PlannedCase]) -> dict[str, Predicted]:
+    """What the packer needs, by case id; nothing unless every case has it, because a guess has another scale."""
+    known = {
+        row.case.id: Predicted(total_s=row.predicted_total_s, peak_bytes=row.predicted_peak_bytes)
+        for row in rows
+        if row.predicted_total_s is not None and row.predicted_peak_bytes is not None
+    }
+    return known if len(known) == len(rows) else {}
 
 
 def unfit(rows: Sequence[PlannedCase], todo: Sequence[tuple[Case, int]]) -> list[Record]:

@@ -280,6 +280,10 @@ class Record:
         sampler: What sampling cost; null when there was no sampler.
         imported: Set for a record that was read from another tool's report, with what that does not say.
         origin_s: The stages' zero on CLOCK_MONOTONIC, which samples are timed by; null in records older than this field.
+        log_tail: Last lines that the rank which failed wrote to its stdout and stderr; empty for one that did not fail.
+        nodes: Ray's ids of the nodes that the ranks were on, each once.
+        shared_with: Trials that ran on the same node at the same time, as ``label #repeat``.
+        earlier_attempts: One line for each time the trial was lost with its node before this.
         schema: Version of this format.
     """
 
@@ -303,6 +307,10 @@ class Record:
     sampler: SamplerFacts | None = None
     imported: Imported | None = None
     origin_s: float | None = None
+    log_tail: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    shared_with: tuple[str, ...] = ()
+    earlier_attempts: tuple[str, ...] = ()
     schema: int = SCHEMA
 
 

@@ -55,7 +55,10 @@ def test_an_import_without_a_place_goes_under_reports_by_its_name(tmp_path: Path
     folder = tmp_path / done.stdout.strip()
     assert folder.parent == tmp_path / "reports" / "seed_report"
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["environment.json", "records", "report.md", "stages.parquet", "summary.csv", "summary.parquet", "sweep.yaml", "traces"]
+        [
+            *("environment.json", "frames", "records", "report.html", "report.md", "stages.parquet"),
+            *("summary.csv", "summary.parquet", "sweep.yaml", "trace.json", "traces"),
+        ]
     )
 
 

@@ -25,6 +25,19 @@ URGENCY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Predicted:
+    """What decides when a case starts.
+
+    Attributes:
+        total_s: Predicted length.
+        peak_bytes: Predicted peak of a GPU; 0 where nothing is known.
+    """
+
+    total_s: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """A trial as the packer sees it.
 
@@ -35,6 +48,7 @@ class Job:
         seconds: Predicted length.
         group: Trials with the same one read the same weights, and run one after the other.
         straddles: May be spread over nodes when none can hold it.
+        peak_bytes: Predicted peak of a GPU; 0 where nothing is known.
     """
 
     key: str
@@ -43,6 +57,7 @@ class Job:
     seconds: float
     group: str = ""
     straddles: bool = False
+    peak_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,12 +106,15 @@ def guessed_s(case: Case) -> float:
 
 
 def in_order(jobs: Iterable[Job]) -> list[Job]:
-    """Groups with the most work first, and within them the largest and then the longest; equals as they came."""
+    """Groups with the most work first; within them the largest, the least memory, the longest; equals as they came.
+
+    Least memory before length, because one that does not fit spares all that need no less.
+    """
     found = list(jobs)
     work: defaultdict[str, float] = defaultdict(float)
     for job in found:
         work[job.group] += job.slots * job.seconds
-    return sorted(found, key=lambda job: (-work[job.group], job.group, -job.slots, -job.seconds))
+    return sorted(found, key=lambda job: (-work[job.group], job.group, -job.slots, job.peak_bytes, -job.seconds))
 
 
 @dataclass(kw_only=True)
@@ -147,8 +165,14 @@ class Packer:
             self._expected_s += start.job.seconds
             self._took_s += now_s - start.start_s
 
+    def could_hold(self, job: Job) -> bool:
+        """Whether the nodes could hold the job if nothing else ran."""
+        return self._place(job, self.nodes) is not None
+
     def _advance_the_urgent(self, now_s: float) -> None:
         """Put first whatever would outlast all the rest if it waited: a long trial of one GPU must not be left for the end."""
+        if self.exclusive and len(self.nodes) == 1:
+            return  # one after the other: no order is shorter
         rest = sum(self._work(job) for job in self.waiting)
         rest += sum((self._end_s(start, now_s) - now_s) / self._scale * self._share(start.job) for start in self.running.values())
         slots = len(self.nodes) if self.exclusive else sum(self.nodes.values())
@@ -165,7 +189,7 @@ class Packer:
     @property
     def _scale(self) -> float:
         """Real seconds a predicted one."""
-        return self._took_s / self._expected_s if self._expected_s else 1.0
+        return self._took_s / self._expected_s if self._expected_s > 0 and self._took_s > 0 else 1.0
 
     def _started(self, job: Job, nodes: tuple[str, ...], now_s: float) -> Start:
         self.waiting.remove(job)

@@ -49,11 +49,13 @@ def render(results: Results, row: Row) -> str:
     if row["outcome"] == Outcome.OK and not stages.is_empty():
         disturbed = conditions.warned(warnings(records, results.environment.gpus))
         parts += ["### Inference Statistics", _statistics(row, stages), disturbed, "### Performance Analysis", _analysis(row, stages, record)]
+    parts.append(conditions.log_tail(records))
     return "\n\n".join(part for part in [*parts, "---"] if part)
 
 
 def _totals(results: Results, row: Row, record: Record | None, stages: pl.DataFrame) -> str:
     speaks = f" over {figure(row, 'load_coverage_pct')} of the leaf stages' time" if row["load_coverage_pct"] is not None else ""
+    trials = [one for one in results.records if one.case_id == row["case_id"]]
     lines = [
         f"- **Outcome**: {row['outcome'] or 'not run yet'}{': ' + cell(row['reason']) if row['reason'] else ''}",
         f"- **Total Duration**: {figure(row, 'total_s')}",
@@ -69,6 +71,7 @@ def _totals(results: Results, row: Row, record: Record | None, stages: pl.DataFr
         lines += _imported(record.imported)
     elif record:
         lines += [*_settings(record), conditions.measured(record)]
+    lines += conditions.circumstances(trials)
     if not stages.is_empty():
         lines += conditions.not_measured(stages)
     if record and record.imported:

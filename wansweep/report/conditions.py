@@ -60,6 +60,23 @@ def measured(record: Record) -> str:
     return f"- **Measured**: {'; '.join(parts)}"
 
 
+def circumstances(records: Sequence[Record]) -> Iterator[str]:
+    """What else happened around the case's trials: others on their nodes, and attempts that were lost."""
+    sharers = sorted({title for record in records for title in record.shared_with})
+    if sharers:
+        yield f"- **Node shared with**: {', '.join(map(cell, sharers))}"
+    lost = [told for record in records for told in record.earlier_attempts]
+    if lost:
+        yield f"- **Tried again**: {'; '.join(map(cell, lost))}"
+
+
+def log_tail(records: Sequence[Record]) -> str:
+    """What the first rank that failed wrote last; empty when none did."""
+    tail = next((record.log_tail for record in records if record.log_tail), ())
+    # Four backticks or none: a log may hold three.
+    return "\n".join(["### Log of the Rank that Failed", "", "````text", *tail, "````"]) if tail else ""
+
+
 def not_measured(stages: pl.DataFrame) -> Iterator[str]:
     """One line with every reason for a figure that is n/a in the case's stages; none where all were measured."""
     by_reasons: dict[str, list[str]] = {}

@@ -69,7 +69,7 @@ def render(records: Sequence[Record], curves: Curves, *, most_events: int = MOST
         curves: Gives a trial's samples as `tables.curves` makes them, null without; asked for as long as there is room for counters.
         most_events: Events that the file may hold.
     """
-    origin = min((_begin(record) for record in records), default=None)
+    origin = min((begin for record in records if (begin := _begin(record))), default=None)
     places = {number: _Place(first_pid=1 + _PIDS * number, shift_s=_seconds_between(origin, record)) for number, record in enumerate(records)}
     told: dict[int, list[Event]] = {}
     room = most_events
@@ -86,12 +86,14 @@ def render(records: Sequence[Record], curves: Curves, *, most_events: int = MOST
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _begin(record: Record) -> datetime:
-    return datetime.fromisoformat(record.started_utc)
+def _begin(record: Record) -> datetime | None:
+    """When the trial began; an imported report does not say."""
+    return datetime.fromisoformat(record.started_utc) if record.started_utc else None
 
 
 def _seconds_between(origin: datetime | None, record: Record) -> float:
-    return (_begin(record) - origin).total_seconds() if origin else 0.0
+    begin = _begin(record)
+    return (begin - origin).total_seconds() if origin and begin else 0.0
 
 
 def _trial(record: Record, place: _Place) -> Iterator[Event]:

@@ -117,12 +117,12 @@ def public_command(arguments: Sequence[str]) -> tuple[str, ...]:
         elif secret and equals:
             shown.append(f"{name}={HIDDEN}")
         else:
-            shown.append(_public(argument))
+            shown.append(public(argument))
         hide_next = secret and not equals and argument.startswith("-")
     return tuple(shown)
 
 
-def _public(text: str) -> str:
+def public(text: str) -> str:
     """The text without the user's home, anybody's home, and what looks like a token or a password in an address."""
     home = os.path.expanduser("~")  # noqa: PTH111  (Path.home raises where there is none)
     if len(home) > 1:

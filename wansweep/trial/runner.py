@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -33,6 +34,9 @@ from wansweep.trial.probe import Probe
 from wansweep.trial.spans import Span, Spans
 from wansweep.trial.stages import Stages
 from wansweep.trial.task import Ending, Seat, Task, numbered
+
+# torch raises a plain RuntimeError where the host refuses memory.
+_NO_HOST_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
 
 def device_here() -> torch.device:
@@ -69,10 +73,13 @@ def run_rank(task: Task, seat: Seat) -> Ending:
         return _failed(seat, Outcome.CRASH, str(missing))
     except Invalid as refusal:
         return _failed(seat, Outcome.INVALID, str(refusal))
-    except torch.OutOfMemoryError as error:
-        return _failed(seat, Outcome.OOM, str(error))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        traceback.print_exc()  # into the rank's log, whose tail goes into the record
+        return _failed(seat, Outcome.OOM, str(error) or "the host ran out of memory")
     except Exception as error:  # noqa: BLE001
-        return _failed(seat, Outcome.CRASH, f"{type(error).__name__}: {error}")
+        traceback.print_exc()
+        outcome = Outcome.OOM if _NO_HOST_MEMORY in str(error) else Outcome.CRASH
+        return _failed(seat, outcome, f"{type(error).__name__}: {error}")
 
 
 def _failed(seat: Seat, outcome: Outcome, reason: str) -> Ending:

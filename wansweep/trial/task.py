@@ -17,7 +17,7 @@ class Seat:
     Attributes:
         rank: From 0.
         world: Ranks of the gang.
-        rendezvous: ``tcp://host:port`` of rank 0; unused by a gang of one.
+        rendezvous: A file on the gang's node, or ``tcp://host:port`` of rank 0 where it has several; unused by a gang of one.
         cores: CPUs that the rank reserved; as many threads, at least one.
     """
 
@@ -33,12 +33,10 @@ class Hello:
 
     Attributes:
         facts: Who it is.
-        pid: Of its process.
-        address: Host and port for the gang's process group.
+        address: Host and port for the process group of a gang over several nodes.
     """
 
     facts: RankFacts
-    pid: int
     address: str
 
 
@@ -86,6 +84,10 @@ class Task:
     def journal(self, rank: int) -> Path:
         """The rank's journal of stages."""
         return self.scratch / f"rank{rank}.jsonl"
+
+    def pulse(self, rank: int) -> Path:
+        """File whose time of change is the rank's last sign of life."""
+        return self.scratch / f"rank{rank}.alive"
 
     @property
     def samples(self) -> Path:
