@@ -204,6 +204,8 @@ class Resolved:
         expert_swaps: How often an expert was brought to the device; null without offload=expert.
         compile: torch.compile's scope and backend.
         graphs: Graphs that torch.compile made before the first step; null without it.
+        shard_bytes: Expert to the bytes of its weights that rank 0 holds between forwards, of all; empty without fsdp.
+        ranks_error: By how much the ranks' final latents differ at most; null for a gang of one.
     """
 
     device: str
@@ -234,6 +236,8 @@ class Resolved:
     expert_swaps: int | None = None
     compile: str = "none"
     graphs: int | None = None
+    shard_bytes: dict[str, Share] = field(default_factory=dict)
+    ranks_error: float | None = None
 
 
 _STAGES = TypeAdapter(tuple[Stage, ...])
