@@ -10,7 +10,7 @@ import polars as pl
 
 from wansweep.metrics import STAGE_METRIC
 from wansweep.record import Outcome, Record, StageKind
-from wansweep.report import conditions
+from wansweep.report import conditions, ranks
 from wansweep.report.cells import cell, figure, table
 from wansweep.tables.analysis import analyse
 from wansweep.tables.finding import NoData
@@ -40,7 +40,7 @@ def render(results: Results, row: Row) -> str:
     record = next(iter([*counted(records), *records]), None)
     parts = [f"## Case: {cell(row['label'])}", _totals(results, row, record, stages)]
     if not stages.is_empty():
-        parts += ["### Stage Breakdown", _stage_table(stages), _ranks_note(row, results)]
+        parts += ["### Stage Breakdown", _stage_table(stages), _ranks_note(row, results), ranks.render(row, records, results.stages)]
     if row["outcome"] == Outcome.OK:
         disturbed = conditions.warned(warnings(records, results.environment.gpus))
         parts += ["### Inference Statistics", _statistics(row, stages), disturbed, "### Performance Analysis", _analysis(row, stages, record)]

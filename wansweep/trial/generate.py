@@ -127,9 +127,7 @@ def still(case: Case) -> Image.Image:
     return Image.merge("RGB", (across, down, radial))
 
 
-def denoise(
-    pipe: WanPipe, case: Case, texts: Texts, start: Start, stages: Stages, placement: Placement, predict: Guidance
-) -> torch.Tensor:
+def denoise(pipe: WanPipe, case: Case, texts: Texts, start: Start, stages: Stages, placement: Placement, predict: Guidance) -> torch.Tensor:
     """The final latents, after every step in the expert that the schedule gives it to."""
     latents_BCFHW = start.latents_BCFHW
     timesteps = pipe.scheduler.timesteps

@@ -64,7 +64,12 @@ class Guidance:
         return uncond_BCFHW + scale * (cond_BCFHW - uncond_BCFHW)
 
     def _both(
-        self, model: WanTransformer3DModel, prompt_BTD: torch.Tensor, negative_BTD: torch.Tensor, call: Mapping[str, Any], where: Mapping[str, Any]
+        self,
+        model: WanTransformer3DModel,
+        prompt_BTD: torch.Tensor,
+        negative_BTD: torch.Tensor,
+        call: Mapping[str, Any],
+        where: Mapping[str, Any],
     ) -> tuple[torch.Tensor, ...]:
         """The predictions with the prompt and with the negative one."""
         texts = (prompt_BTD, negative_BTD)

@@ -85,7 +85,8 @@ def _shard(expert: WanTransformer3DModel, mesh: DeviceMesh) -> None:
     gang = mesh._flatten("gang")
     for block in expert.blocks:
         fully_shard(block, mesh=gang)
-    fully_shard(expert, mesh=gang)
+    # Or what is outside the blocks would stay whole after the first forward, on both experts.
+    fully_shard(expert, mesh=gang, reshard_after_forward=True)
 
 
 def resolved_parallel(pipe: WanPipe, *, cfg: int) -> str:
@@ -159,4 +160,3 @@ def agree(latents: torch.Tensor, seat: Seat) -> float | None:
     if not float(error) <= RANKS_TOLERANCE:
         raise Invalid(f"the ranks ended with different latents, by {float(error):.2g} at most where {RANKS_TOLERANCE:g} may be")
     return float(error)
-
