@@ -1,4 +1,4 @@
-"""The section of a gang: what its ranks took of each kind of stage, how evenly, what they waited for, and what every one of them did for itself."""
+"""A gang's section of report.md: what its ranks took of each kind of stage, how evenly, what they waited for, what each did for itself."""
 
 from __future__ import annotations
 

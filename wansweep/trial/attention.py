@@ -34,7 +34,7 @@ def apply(pipe: WanPipe, case: Case, device: torch.device) -> None:
 
 
 def _try(pipe: WanPipe, device: torch.device) -> None:
-    """One attention of the model's heads and number format through the active backend, split over the ranks as its own are: all of them call it."""
+    """One attention of the model's heads and number format through the active backend, shared by the ranks as the model's own are."""
     backend, kernel = _AttentionBackendRegistry.get_active_backend()
     config = pipe.transformer.config
     query = torch.zeros(1, 16, config.num_attention_heads, config.attention_head_dim, device=device, dtype=pipe.transformer.dtype)

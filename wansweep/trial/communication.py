@@ -1,8 +1,8 @@
 """How long a rank waited for the others: the collectives of diffusers, of fully_shard and of our own, each between two marks.
 
-Marks are the trial's clock. On a CPU gloo blocks, so they enclose the exchange; on a GPU they lie in the compute stream before the collective and after
-the wait for it, so what overlaps with computing does not count. Both hold the wait for the slowest rank. Freeing and copying out what
-fully_shard gathered is counted with its wait.
+Marks are the trial's clock. On a CPU gloo blocks, so they enclose the exchange; on a GPU they lie in the compute stream, before the
+collective and after the wait for it, so what overlaps with computing does not count. Both hold the wait for the slowest rank. Copying out
+what fully_shard gathered is counted with its wait.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def process_group(seat: Seat, device: torch.device, *, timeout_s: float) -> Iter
 
 
 def split(pipe: WanPipe, case: Case, seat: Seat, device: torch.device) -> DeviceMesh | None:
-    """Share both experts' work and weights among the gang; the mesh, or null for a gang of one. Must come before any offload (diffusers #12533).
+    """Share both experts' work and weights among the gang; the mesh, null for a gang of one. Comes before any offload (diffusers #12533).
 
     The mesh is explicit because a config without one hangs when its degree is below the world size.
 
@@ -119,7 +119,7 @@ def _sequence_degrees(expert: WanTransformer3DModel) -> tuple[int, int]:
 def _is_sharded(expert: WanTransformer3DModel) -> bool:
     """Whether every block is wrapped and this rank holds less than the whole expert."""
     share = shard_bytes(expert)
-    return isinstance(expert, FSDPModule) and all(isinstance(block, FSDPModule) for block in expert.blocks) and share.count < share.of
+    return all(isinstance(part, FSDPModule) for part in (expert, *expert.blocks)) and share.count < share.of
 
 
 def shard_bytes(expert: torch.nn.Module) -> Share:
