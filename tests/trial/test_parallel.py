@@ -168,11 +168,16 @@ WRONG = {
         Trial(case=gang(replace(T2V, offload=Offload.MODEL), fsdp=True), tampering=without_rules),
         "got mixed torch.Tensor and DTensor",
     ),
+    "ulysses and first_block": (
+        Trial(case=gang(replace(T2V, cache=Cache.FIRST_BLOCK), **ULYSSES), tampering=without_rules),
+        "The size of tensor a (72) must match the size of tensor b (144)",
+    ),
     "ulysses and mag": (
         Trial(case=gang(replace(T2V, cache=Cache.MAG, steps=8, shift=5.0), **ULYSSES), tampering=without_rules),
         "cache=mag: The size of tensor a (72) must match the size of tensor b (144)",
     ),
 }
+# Below any change, so that no step is skipped and both halves go on.
 FIRST_BLOCK = replace(T2V, cache=Cache.FIRST_BLOCK, cache_threshold=1e-9)
 
 
@@ -180,7 +185,7 @@ FIRST_BLOCK = replace(T2V, cache=Cache.FIRST_BLOCK, cache_threshold=1e-9)
 def on_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Seen]]:
     others = {
         **{name: trial for name, (trial, _) in WRONG.items()},
-        "first_block": Trial(case=gang(FIRST_BLOCK, **ULYSSES), tampering=told_decisions),
+        "first_block": Trial(case=gang(FIRST_BLOCK, fsdp=True, **CFG), tampering=told_decisions),
         "quanto": Trial(case=gang(make_a14b(quant=Quant.QUANTO_INT8), fsdp=True), tampering=without_rules),
     }
     return run_gang({**CORRECT_ON_TWO, **others}, world=2, folder=tmp_path_factory.mktemp("two"))
@@ -230,8 +235,8 @@ def test_a_mode_that_did_nothing_or_cannot_work_does_not_pass_for_a_result(name:
     for rank in on_two[name]:
         assert rank.ending.outcome in (Outcome.INVALID, Outcome.CRASH)
         assert reason in rank.ending.reason
-    # Only the one that a rule keeps from ever running ends in torch's words; the rest is known to be no accident.
-    assert (on_two[name][0].ending.outcome is Outcome.CRASH) == (name == "fsdp and offload")
+    # Only what a rule keeps from ever running ends as an accident.
+    assert (on_two[name][0].ending.outcome is Outcome.CRASH) == (name in ("fsdp and offload", "ulysses and first_block"))
 
 
 def test_a_rank_holds_its_part_of_the_sharded_weights_and_no_more(on_two: dict[str, list[Seen]], on_four: dict[str, list[Seen]]) -> None:
@@ -267,8 +272,8 @@ def test_one_process_waits_for_nobody_and_says_nothing_of_it(alone: dict[str, Se
     assert all("communication_s" not in stage.figures for seen in alone.values() for stage in seen.stages)
 
 
-def test_ranks_that_cache_by_their_own_tokens_would_decide_differently(on_two: dict[str, list[Seen]]) -> None:
-    """Why first_block is forbidden where a sequence is split: a threshold between these two would part the gang."""
+def test_halves_that_cache_by_their_own_branch_would_decide_differently(on_two: dict[str, list[Seen]]) -> None:
+    """Why first_block is forbidden with cfg_parallel and fsdp: a threshold between these two would part the gang."""
     first, second = (float(rank.told["change"]) for rank in on_two["first_block"])
     assert abs(first - second) > 1e-3 * first
 

@@ -97,10 +97,10 @@ FORBIDDEN = (
         forbids=lambda case: case.fsdp and case.compile is Compile.REGIONAL,
     ),
     Rule(
-        what="cache=first_block with ulysses or ring",
-        why="each rank decides on its own tokens, and where two differ the gang waits for ever; take pab or taylorseer",
+        what="cache=first_block or mag with ulysses or ring",
+        why="they compare what goes into the first block, whole, with what comes out, a part of it; take pab or taylorseer",
         source=f"{_SOURCE}hooks/first_block_cache.py",
-        forbids=lambda case: case.cache is Cache.FIRST_BLOCK and _splits_sequence(case),
+        forbids=lambda case: case.cache in (Cache.FIRST_BLOCK, Cache.MAG) and _splits_sequence(case),
     ),
     Rule(
         what="cache=first_block with cfg_parallel and fsdp",
@@ -109,10 +109,10 @@ FORBIDDEN = (
         forbids=lambda case: case.cache is Cache.FIRST_BLOCK and case.cfg_parallel > 1 and case.fsdp and not _splits_sequence(case),
     ),
     Rule(
-        what="cache=mag with ulysses, ring or cfg_parallel",
-        why="it calibrates on the first branch, and adds a whole sequence to a part of one; take pab or taylorseer",
+        what="cache=mag with cfg_parallel",
+        why="it calibrates on the forward with the prompt, which one half never runs; take pab, taylorseer or first_block",
         source=f"{_SOURCE}hooks/mag_cache.py",
-        forbids=lambda case: case.cache is Cache.MAG and (_splits_sequence(case) or case.cfg_parallel > 1),
+        forbids=lambda case: case.cache is Cache.MAG and case.cfg_parallel > 1 and not _splits_sequence(case),
     ),
     Rule(
         what=f"attention={Attention.SAGE_INT8_FP8_SM90}",
