@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import pytest
+
 from tests.conftest import make_a14b, make_case
+from wansweep.config import read_request
 from wansweep.plan.planner import Verdict, plan
 from wansweep.sweep import Hardware
+from wansweep.tables.scaling import twin
 
 CONTRACT = {
     "case_id",
@@ -37,3 +41,13 @@ def test_a_case_for_more_gpus_than_the_hardware_has_is_skipped_with_the_reason()
     short, enough, auto = (plan([case], Hardware(name=name, gpus=gpus))[0] for name, gpus in (("h100", 2), ("h100", 8), ("auto", 1)))
     assert (short.verdict, short.reason) == (Verdict.SKIP, "needs 4 GPUs, hardware.gpus=2")
     assert enough.verdict is auto.verdict is Verdict.RUN
+
+
+@pytest.mark.parametrize("weights", ["hub", "tiny"])
+def test_the_parallel_sweep_plans_clean_and_has_every_mode_beside_a_twin_on_one_gpu(weights: str) -> None:
+    cases = read_request(["+sweep=parallel", f"weights={weights}"]).sweep.cases
+    assert {planned.reason for planned in plan(cases, Hardware(name="h100", gpus=8))} == {""}
+    modes = {case.parallel for case in cases}
+    assert {"none", "ulysses8", "ring2", "ring2+ulysses2", "cfg2", "cfg2+ulysses4", "cfg2+ring2+ulysses2", "fsdp", "ulysses8+fsdp"} <= modes
+    alone = {twin(case) for case in cases if case.gpus == 1}
+    assert {twin(case) for case in cases} == alone
