@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from unittest.mock import patch
 
@@ -52,7 +53,9 @@ TOLD: dict[str, object] = {}
 def run_gang(trials: Mapping[str, Trial], *, world: int, folder: Path) -> dict[str, list[Seen]]:
     """Name to what each rank saw."""
     ports = _ports(len(trials))
-    mp.spawn(_ranks_part, (world, dict(trials), ports, folder), nprocs=world)
+    # Rank 0 keeps the rendezvous: a rank that is late for a trial which ends at once would look for it in vain.
+    together = mp.get_context("spawn").Barrier(world)
+    mp.spawn(_ranks_part, (together, world, dict(trials), ports, folder), nprocs=world)
     found = [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(world)]
     return {name: [seen[name] for seen in found] for name in trials}
 
@@ -68,12 +71,13 @@ def _ports(count: int) -> list[int]:
     return ports
 
 
-def _ranks_part(rank: int, world: int, trials: Mapping[str, Trial], ports: Sequence[int], folder: Path) -> None:
+def _ranks_part(rank: int, together: Barrier, world: int, trials: Mapping[str, Trial], ports: Sequence[int], folder: Path) -> None:
     warnings.simplefilter("ignore")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     seen = {}
     for (name, trial), port in zip(trials.items(), ports, strict=True):
         TOLD.clear()
+        together.wait(120)
         with trial.tampering(rank):
             seat = Seat(rank=rank, world=world, rendezvous=f"tcp://127.0.0.1:{port}", cores=1)
             seen[name] = run_one(trial.case, seat, folder / f"{name}-{rank}")
@@ -87,7 +91,7 @@ def run_one(case: Case, seat: Seat, folder: Path) -> Seen:
     from wansweep.trial.stages import read_journal
 
     folder.mkdir(parents=True)
-    task = Task(case=case, source=source(case), origin_s=0.0, scratch=folder, procedure=replace(PROCEDURE, timeout_s=45, keep_video=False))
+    task = Task(case=case, source=source(case), origin_s=0.0, scratch=folder, procedure=replace(PROCEDURE, timeout_s=30, keep_video=False))
     with kept_latents() as kept:
         ending = runner.run_rank(task, seat)
     stages = tuple(read_journal(task.journal(seat.rank)))
