@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from unittest.mock import patch
@@ -50,34 +51,43 @@ class Seen:
 TOLD: dict[str, object] = {}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """Where the ranks meet before each trial: none is late, and the port was free a moment ago, not when the suite began."""
+
+    together: Barrier
+    port: Synchronized[int]
+
+    def arrange(self, rank: int) -> int:
+        self.together.wait(120)
+        if rank == 0:
+            self.port.value = _free_port()
+        self.together.wait(120)
+        return int(self.port.value)
+
+
 def run_gang(trials: Mapping[str, Trial], *, world: int, folder: Path) -> dict[str, list[Seen]]:
     """Name to what each rank saw."""
-    ports = _ports(len(trials))
-    # Rank 0 keeps the rendezvous: a rank that is late for a trial which ends at once would look for it in vain.
-    together = mp.get_context("spawn").Barrier(world)
-    mp.spawn(_ranks_part, (together, world, dict(trials), ports, folder), nprocs=world)
+    context = mp.get_context("spawn")
+    meeting = Meeting(together=context.Barrier(world), port=context.Value("i", 0))
+    mp.spawn(_ranks_part, (meeting, world, dict(trials), folder), nprocs=world)
     found = [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(world)]
     return {name: [seen[name] for seen in found] for name in trials}
 
 
-def _ports(count: int) -> list[int]:
-    """As many that are free, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
+def _free_port() -> int:
+    with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+        return int(one.getsockname()[1])
 
 
-def _ranks_part(rank: int, together: Barrier, world: int, trials: Mapping[str, Trial], ports: Sequence[int], folder: Path) -> None:
+def _ranks_part(rank: int, meeting: Meeting, world: int, trials: Mapping[str, Trial], folder: Path) -> None:
     warnings.simplefilter("ignore")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     seen = {}
-    for (name, trial), port in zip(trials.items(), ports, strict=True):
+    for name, trial in trials.items():
         TOLD.clear()
-        together.wait(120)
+        port = meeting.arrange(rank)
         with trial.tampering(rank):
             seat = Seat(rank=rank, world=world, rendezvous=f"tcp://127.0.0.1:{port}", cores=1)
             seen[name] = run_one(trial.case, seat, folder / f"{name}-{rank}")
