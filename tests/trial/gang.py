@@ -45,10 +45,6 @@ class Seen:
     ending: Ending
     latents: torch.Tensor | None
     stages: tuple[Stage, ...]
-    told: Mapping[str, object]
-
-
-TOLD: dict[str, object] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +82,6 @@ def _ranks_part(rank: int, meeting: Meeting, world: int, trials: Mapping[str, Tr
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     seen = {}
     for name, trial in trials.items():
-        TOLD.clear()
         port = meeting.arrange(rank)
         with trial.tampering(rank):
             seat = Seat(rank=rank, world=world, rendezvous=f"tcp://127.0.0.1:{port}", cores=1)
@@ -105,7 +100,7 @@ def run_one(case: Case, seat: Seat, folder: Path) -> Seen:
     with kept_latents() as kept:
         ending = runner.run_rank(task, seat)
     stages = tuple(read_journal(task.journal(seat.rank)))
-    return Seen(ending=ending, latents=kept[-1] if kept else None, stages=stages, told=dict(TOLD))
+    return Seen(ending=ending, latents=kept[-1] if kept else None, stages=stages)
 
 
 @contextmanager

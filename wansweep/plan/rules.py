@@ -103,16 +103,16 @@ FORBIDDEN = (
         forbids=lambda case: case.cache in (Cache.FIRST_BLOCK, Cache.MAG) and _splits_sequence(case),
     ),
     Rule(
-        what="cache=first_block with cfg_parallel and fsdp",
-        why="each half decides on its own branch, and weights that one half does not ask for never come to the other; take pab or taylorseer",
-        source=f"{_SOURCE}hooks/first_block_cache.py",
-        forbids=lambda case: case.cache is Cache.FIRST_BLOCK and case.cfg_parallel > 1 and case.fsdp and not _splits_sequence(case),
+        what="cache=first_block or mag with fsdp",
+        why="fully_shard gives every block a class of its own, which these caches do not know; take pab or taylorseer",
+        source=f"{_SOURCE}hooks/_helpers.py",
+        forbids=lambda case: case.cache in (Cache.FIRST_BLOCK, Cache.MAG) and case.fsdp,
     ),
     Rule(
         what="cache=mag with cfg_parallel",
         why="it calibrates on the forward with the prompt, which one half never runs; take pab, taylorseer or first_block",
         source=f"{_SOURCE}hooks/mag_cache.py",
-        forbids=lambda case: case.cache is Cache.MAG and case.cfg_parallel > 1 and not _splits_sequence(case),
+        forbids=lambda case: case.cache is Cache.MAG and case.cfg_parallel > 1,
     ),
     Rule(
         what=f"attention={Attention.SAGE_INT8_FP8_SM90}",
