@@ -171,6 +171,7 @@ WRONG = {
 def on_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Seen]]:
     others = {
         **{name: trial for name, (trial, _) in WRONG.items()},
+        "cfg and mag": Trial(case=gang(replace(T2V, cache=Cache.MAG, steps=8, shift=5.0), **CFG), tampering=without_rules),
         "quanto": Trial(case=gang(make_a14b(quant=Quant.QUANTO_INT8), fsdp=True), tampering=without_rules),
     }
     return run_gang({**CORRECT_ON_TWO, **others}, world=2, folder=tmp_path_factory.mktemp("two"))
@@ -255,6 +256,12 @@ def test_the_wait_in_collectives_is_in_the_stages_that_have_any(on_four: dict[st
 
 def test_one_process_waits_for_nobody_and_says_nothing_of_it(alone: dict[str, Seen]) -> None:
     assert all("communication_s" not in stage.figures for seen in alone.values() for stage in seen.stages)
+
+
+def test_the_half_without_the_prompt_has_nothing_to_calibrate_mag_on(on_two: dict[str, list[Seen]]) -> None:
+    """Why mag is forbidden with cfg_parallel."""
+    ending = on_two["cfg and mag"][1].ending
+    assert (ending.outcome, ending.reason) == (Outcome.INVALID, "declared cache=mag, resolved none on transformer")
 
 
 def test_quantised_weights_are_plain_again_once_they_are_sharded(on_two: dict[str, list[Seen]]) -> None:
