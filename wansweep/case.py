@@ -68,11 +68,11 @@ class Case:
         seed: Of the noise.
         dtype: Number format of transformers and text encoder.
         offload: Offload mode.
-        gpus: Ranks of the gang, one GPU each; the product of the parallel degrees.
+        gpus: Ranks of the gang, one GPU each; the product of the parallel degrees, or with fsdp a multiple of it.
         ulysses: Degree of Ulysses sequence parallelism.
         ring: Degree of ring attention, outside Ulysses.
         cfg_parallel: 2 gives the two forwards of CFG to two halves of the gang.
-        fsdp: The transformers' weights are sharded over the gang.
+        fsdp: The transformers' weights are sharded over the gang, which may then be a multiple of the degrees' product.
         attention: Backend of diffusers' dispatcher, on both experts.
         vae_dtype: Number format of the VAE.
         vae_tiling: The VAE works in tiles.
@@ -159,9 +159,14 @@ class Case:
     @property
     def parallel(self) -> str:
         """The parallel degrees above 1 in words, outermost first: ``ulysses2``, ``cfg2+ring2+ulysses2``, ``ulysses4+fsdp``; else ``none``."""
-        degrees = (("cfg", self.cfg_parallel), ("ring", self.ring), ("ulysses", self.ulysses))
-        words = [f"{name}{degree}" for name, degree in degrees if degree > 1] + ["fsdp"] * self.fsdp
-        return "+".join(words) or "none"
+        return degrees_in_words(cfg=self.cfg_parallel, ring=self.ring, ulysses=self.ulysses, fsdp=self.fsdp)
+
+
+def degrees_in_words(*, cfg: int, ring: int, ulysses: int, fsdp: bool) -> str:
+    """The degrees above 1, as `Case.parallel` has them."""
+    degrees = (("cfg", cfg), ("ring", ring), ("ulysses", ulysses))
+    words = [f"{name}{degree}" for name, degree in degrees if degree > 1] + ["fsdp"] * fsdp
+    return "+".join(words) or "none"
 
 
 def declared_fields() -> tuple[dataclasses.Field[object], ...]:

@@ -109,6 +109,12 @@ METRICS: tuple[Metric, ...] = (
     Metric(name="load_coverage_pct", label="Load speaks for", unit=PERCENT, digits=1, better=Better.HIGHER, across_ranks=Fold.MEAN),
     Metric(name="energy_coverage_pct", label="Energy speaks for", unit=PERCENT, digits=1, better=Better.HIGHER, across_ranks=Fold.MEAN),
     Metric(name="unattributed_pct", label="Unattributed", unit=PERCENT, digits=2),
+    Metric(name="communication_s", label="Communication", unit=SECONDS, digits=3, across_ranks=Fold.MEAN),
+    # Folded over the ranks in tables.trials: of the ranks' own seconds of all steps.
+    Metric(name="step_imbalance_pct", label="Imbalance", unit=PERCENT, digits=1),
+    # Against the case's 1-GPU twin (tables.scaling).
+    Metric(name="scaling_efficiency_pct", label="Scaling efficiency", unit=PERCENT, digits=1, better=Better.HIGHER),
+    Metric(name="scaling_efficiency_step_pct", label="Scaling efficiency of a step", unit=PERCENT, digits=1, better=Better.HIGHER),
     Metric(name="predicted_total_s", label="Predicted time", unit=SECONDS, digits=2, better=Better.NEITHER),
     Metric(name="predicted_step_s", label="Predicted step", unit=SECONDS, digits=3, better=Better.NEITHER),
     Metric(name="predicted_peak_bytes", label="Predicted peak", unit=BYTES, digits=2, better=Better.NEITHER),
@@ -140,6 +146,7 @@ STAGE_FIGURES: tuple[Metric, ...] = (
     Metric(name="compute_processes", label="Processes on the GPU", unit=COUNT, digits=0, better=Better.NEITHER, peak=True),
     Metric(name="swap_used_bytes", label="Swap", unit=BYTES, digits=2, peak=True),
     Metric(name="energy_j", label="Energy", unit=JOULES, digits=3, across_ranks=Fold.SUM),
+    Metric(name="communication_s", label="Communication", unit=SECONDS, digits=3, across_ranks=Fold.MEAN),
 )
 STAGE_METRICS: tuple[Metric, ...] = (
     Metric(name="duration_s", label="Time", unit=SECONDS, digits=3),
@@ -148,5 +155,7 @@ STAGE_METRICS: tuple[Metric, ...] = (
     # Of the figure that the load is made from.
     Metric(name="n_samples", label="Samples", unit=COUNT, digits=0, better=Better.NEITHER, across_ranks=Fold.SUM),
     Metric(name="coverage_pct", label="Coverage", unit=PERCENT, digits=0, better=Better.HIGHER, across_ranks=Fold.MEAN),
+    # Of the stage over the ranks, the same on each of them.
+    Metric(name="imbalance_pct", label="Imbalance", unit=PERCENT, digits=1),
 )
 STAGE_METRIC: dict[str, Metric] = {metric.name: metric for metric in STAGE_METRICS}

@@ -212,6 +212,8 @@ class Resolved:
         batch: Videos made at once.
         vae_decodes: Decodes of the VAE, counted; a slice is one.
         output_sha256: Over the video as 8-bit RGB, a frame after the other; null where it was not taken.
+        shard_bytes: Expert to the bytes of its weights that rank 0 holds between forwards, of all; empty without fsdp.
+        ranks_error: By how much the ranks' final latents differ at most; null for a gang of one.
     """
 
     device: str
@@ -247,6 +249,8 @@ class Resolved:
     batch: int = 1
     vae_decodes: int | None = None
     output_sha256: str | None = None
+    shard_bytes: dict[str, Share] = field(default_factory=dict)
+    ranks_error: float | None = None
 
 
 _STAGES = TypeAdapter(tuple[Stage, ...])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tests.conftest import make_a14b, make_case
 from wansweep.case import Model
 from wansweep.errors import CaseError
-from wansweep.plan.geometry import GRIDS, LatentShape, as_run, latent_shape, tokens
+from wansweep.plan.geometry import GRIDS, LatentShape, as_run, degree_problems, latent_shape, tokens
 from wansweep.plan.rules import problems
 
 
@@ -53,3 +53,11 @@ def test_real_weights_run_at_the_size_declared() -> None:
 
 def test_a_second_guidance_for_a_model_with_one_expert_is_refused() -> None:
     assert problems(make_case(guidance_2=3.0)) == ["guidance_2=3.0: ti2v_5b has one expert; leave it null"]
+
+
+def test_with_fsdp_ranks_beyond_the_degrees_are_copies_that_lend_their_memory() -> None:
+    assert degree_problems(make_case(gpus=4, ulysses=2, fsdp=True)) == []
+    (told,) = degree_problems(make_case(gpus=3, ulysses=2, fsdp=True))
+    assert told == "gpus=3 is no multiple of the parallel degrees (ulysses=2); nearest: gpus=4"
+    (told,) = degree_problems(make_case(gpus=4, ulysses=2))
+    assert "gpus=4 is not the product" in told

@@ -7,10 +7,12 @@ import pytest
 
 from tests.conftest import make_a14b, make_case
 from tests.plan.cases import five, large
+from wansweep.config import read_request
 from wansweep.levers import Cache, Offload
 from wansweep.plan.planner import PlannedCase, Verdict, dominated, plan
 from wansweep.plan.traces import Traces
 from wansweep.sweep import Hardware
+from wansweep.tables.scaling import twin
 
 TRACES = Traces()
 
@@ -114,3 +116,13 @@ def test_seeds_and_names_share_a_prediction_and_keep_their_own_row() -> None:
     assert [row.case for row in rows] == cases
     assert [row.as_row()["case_id"] for row in rows] == [case.id for case in cases]
     assert replace(rows[0], case=cases[1]) == rows[1]
+
+
+@pytest.mark.parametrize("weights", ["hub", "tiny"])
+def test_the_parallel_sweep_plans_clean_and_has_every_mode_beside_a_twin_on_one_gpu(weights: str) -> None:
+    cases = read_request(["+sweep=parallel", f"weights={weights}"]).sweep.cases
+    assert {planned.reason for planned in plan(cases, Hardware(name="h200", gpus=8), traces=TRACES)} == {""}
+    modes = {case.parallel for case in cases}
+    assert {"none", "ulysses8", "ring2", "ring2+ulysses2", "cfg2", "cfg2+ulysses4", "cfg2+ring2+ulysses2", "fsdp", "ulysses8+fsdp"} <= modes
+    alone = {twin(case) for case in cases if case.gpus == 1}
+    assert {twin(case) for case in cases} == alone

@@ -425,7 +425,16 @@ def test_a_compiler_backend_that_does_not_exist_is_invalid_in_torch_s_words(runs
 # Rules
 
 BROKEN: dict[str, Case] = {
-    "attention with ulysses": make_a14b(ulysses=2, gpus=2, attention=Attention.XFORMERS),
+    "attention with ulysses or ring": make_a14b(ring=2, gpus=2, attention=Attention.XFORMERS),
+    "ring with attention=native": make_a14b(ring=2, gpus=2),
+    "cfg_parallel without guidance": make_a14b(cfg_parallel=2, gpus=2, guidance=1.0),
+    "fsdp on one GPU": make_a14b(fsdp=True),
+    "fsdp with offload": make_a14b(fsdp=True, gpus=2, offload=Offload.GROUP_BLOCK),
+    "fsdp with quant": make_a14b(fsdp=True, gpus=2, quant=Quant.TORCHAO_INT8),
+    "fsdp with compile=regional": make_a14b(fsdp=True, gpus=2, compile=Compile.REGIONAL),
+    "cache=first_block or mag with ulysses or ring": make_a14b(ulysses=2, gpus=2, cache=Cache.FIRST_BLOCK),
+    "cache=first_block or mag with fsdp": make_a14b(gpus=2, fsdp=True, cache=Cache.FIRST_BLOCK),
+    "cache=mag with cfg_parallel": make_a14b(cfg_parallel=2, gpus=2, cache=Cache.MAG),
     "attention=_sage_qk_int8_pv_fp8_cuda_sm90": make_a14b(attention=Attention.SAGE_INT8_FP8_SM90),
     "vae_slicing": make_a14b(vae_slicing=True),
     "guidance_2 without CFG": make_a14b(guidance=1.0),

@@ -120,4 +120,4 @@ def test_guidance_that_ran_no_unconditional_forward_is_invalid(runs: Runs, monke
     plain = generate.encode
     monkeypatch.setattr(generate, "encode", lambda *args, **kwargs: replace(plain(*args, **kwargs), negative_BTD=None))
     ending = runs.trial(make_a14b())
-    assert ending.reason == "declared guidance=4, 2 forward(s) a step on this rank, resolved 4 forwards in 4 steps"
+    assert ending.reason == "declared guidance=4, 2 forward(s) a step, resolved 4 forwards in 4 steps"

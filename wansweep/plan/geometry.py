@@ -144,9 +144,10 @@ def degree_problems(case: Case) -> list[str]:
     problems = []
     degrees = {"ulysses": case.ulysses, "ring": case.ring, "cfg_parallel": case.cfg_parallel}
     product = math.prod(degrees.values())
-    if case.gpus != product:
+    if case.gpus % product if case.fsdp else case.gpus != product:
         told = ", ".join(f"{name}={degree}" for name, degree in degrees.items() if degree != 1) or "all 1"
-        problems.append(f"gpus={case.gpus} is not the product of the parallel degrees ({told}); nearest: gpus={product}")
+        rule = "no multiple" if case.fsdp else "not the product"
+        problems.append(f"gpus={case.gpus} is {rule} of the parallel degrees ({told}); nearest: gpus={_near_gpus(case, product)}")
     ranks = case.ulysses * case.ring
     tokens = _tokens(case)
     for degree, count, what in ((case.ulysses, heads, "heads"), (case.ulysses, tokens, "tokens")):
@@ -160,6 +161,10 @@ def degree_problems(case: Case) -> list[str]:
     if case.cfg_parallel > 2:
         problems.append(f"cfg_parallel={case.cfg_parallel}: CFG has two forwards; nearest: 2")
     return problems
+
+
+def _near_gpus(case: Case, product: int) -> int:
+    return nearest(case.gpus, product) if case.fsdp else product
 
 
 def _near(value: int, multiple: int, offset: int) -> str:

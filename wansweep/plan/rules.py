@@ -14,6 +14,7 @@ from wansweep.levers import Attention, Cache, Compile, Offload, Quant, TextEncod
 from wansweep.plan.geometry import as_run, degree_problems, shape_problems
 
 _SOURCE = "https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/"
+_TORCH = "https://github.com/pytorch/pytorch/blob/v2.13.0/torch/distributed/fsdp/_fully_shard/"
 _ISSUES = "https://github.com/huggingface/diffusers/issues/"
 
 _GROUP = (Offload.GROUP_BLOCK, Offload.GROUP_LEAF)
@@ -54,10 +55,64 @@ class Rule:
 
 FORBIDDEN = (
     Rule(
-        what="attention with ulysses",
+        what="attention with ulysses or ring",
         why="this backend cannot split a sequence over ranks; native, _native_cudnn, _native_flash, flash, _flash_3_hub and sage can",
         source=f"{_SOURCE}models/attention_dispatch.py",
-        forbids=lambda case: case.ulysses > 1 and case.attention not in _SPLITS_SEQUENCES,
+        forbids=lambda case: _splits_sequence(case) and case.attention not in _SPLITS_SEQUENCES,
+    ),
+    Rule(
+        what="ring with attention=native",
+        why="ring attention joins its parts by their log-sum-exp, which native does not give; take _native_cudnn or _native_flash on a GPU",
+        source=f"{_SOURCE}models/attention_dispatch.py",
+        forbids=lambda case: case.ring > 1 and case.attention is Attention.NATIVE,
+    ),
+    Rule(
+        what="cfg_parallel without guidance",
+        why="with guidance=1 or less a step has one forward, and the other half would repeat it; take ulysses",
+        source=f"{_SOURCE}pipelines/wan/pipeline_wan.py",
+        forbids=lambda case: case.cfg_parallel > 1 and case.guidance <= 1,
+    ),
+    Rule(
+        what="fsdp on one GPU",
+        why="there is nobody to share the weights with; take offload",
+        source=f"{_TORCH}_fsdp_param_group.py",
+        forbids=lambda case: case.fsdp and case.gpus == 1,
+    ),
+    Rule(
+        what="fsdp with offload",
+        why="fully_shard computes from its own hold on the shards, so offload would move what nothing reads; take offload=none",
+        source=f"{_TORCH}_fsdp_param.py",
+        forbids=lambda case: case.fsdp and case.offload is not Offload.NONE,
+    ),
+    Rule(
+        what="fsdp with quant",
+        why="quantised weights cannot be cut in shards, or are no longer quantised when they are; take quant=fp8_cast",
+        source=f"{_TORCH}_fsdp_param.py",
+        forbids=lambda case: case.fsdp and case.quant not in (Quant.NONE, Quant.FP8_CAST),
+    ),
+    Rule(
+        what="fsdp with compile=regional",
+        why="fully_shard gives every block a class of its own, which diffusers does not find; take compile=full",
+        source=f"{_SOURCE}models/modeling_utils.py",
+        forbids=lambda case: case.fsdp and case.compile is Compile.REGIONAL,
+    ),
+    Rule(
+        what="cache=first_block or mag with ulysses or ring",
+        why="they compare what goes into the first block, whole, with what comes out, a part of it; take pab or taylorseer",
+        source=f"{_SOURCE}hooks/first_block_cache.py",
+        forbids=lambda case: case.cache in (Cache.FIRST_BLOCK, Cache.MAG) and _splits_sequence(case),
+    ),
+    Rule(
+        what="cache=first_block or mag with fsdp",
+        why="fully_shard gives every block a class of its own, which these caches do not know; take pab or taylorseer",
+        source=f"{_SOURCE}hooks/_helpers.py",
+        forbids=lambda case: case.cache in (Cache.FIRST_BLOCK, Cache.MAG) and case.fsdp,
+    ),
+    Rule(
+        what="cache=mag with cfg_parallel",
+        why="it calibrates on the forward with the prompt, which one half never runs; take pab, taylorseer or first_block",
+        source=f"{_SOURCE}hooks/mag_cache.py",
+        forbids=lambda case: case.cache is Cache.MAG and case.cfg_parallel > 1,
     ),
     Rule(
         what=f"attention={Attention.SAGE_INT8_FP8_SM90}",
@@ -165,6 +220,10 @@ FORBIDDEN = (
         ),
     ),
 )
+
+
+def _splits_sequence(case: Case) -> bool:
+    return case.ulysses * case.ring > 1
 
 
 def forbidden(case: Case) -> str:

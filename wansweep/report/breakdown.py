@@ -14,7 +14,7 @@ from wansweep.levers import Solver
 from wansweep.metrics import METRIC, STAGE_METRIC
 from wansweep.plan.memory import ERROR
 from wansweep.record import Outcome, Record, StageKind
-from wansweep.report import conditions
+from wansweep.report import conditions, ranks
 from wansweep.report.cells import cell, figure, table
 from wansweep.tables.analysis import analyse
 from wansweep.tables.finding import NoData
@@ -45,7 +45,7 @@ def render(results: Results, row: Row) -> str:
     record = next(iter([*counted(records), *records]), None)
     parts = [f"## Case: {cell(row['label'])}", _totals(results, row, record, stages)]
     if not stages.is_empty():
-        parts += ["### Stage Breakdown", _stage_table(stages), _ranks_note(row, results)]
+        parts += ["### Stage Breakdown", _stage_table(stages), _ranks_note(row, results), ranks.render(row, records, results.stages)]
     if row["outcome"] == Outcome.OK and not stages.is_empty():
         disturbed = conditions.warned(warnings(records, results.environment.gpus))
         parts += ["### Inference Statistics", _statistics(row, stages), disturbed, "### Performance Analysis", _analysis(row, stages, record)]

@@ -17,7 +17,9 @@ from wansweep.metrics import METRICS, STAGE_FIGURES, STAGE_METRICS, Metric
 from wansweep.plan.geometry import as_run
 from wansweep.record import Figure, Outcome, Record, Stage
 from wansweep.tables.compute import achieved
+from wansweep.tables.ranks import with_imbalance
 from wansweep.tables.repeats import counted, is_warm, left_out
+from wansweep.tables.scaling import with_scaling
 from wansweep.tables.stability import assess
 from wansweep.tables.stated import stated_trials
 from wansweep.tables.trials import trial_frame
@@ -68,6 +70,9 @@ SUMMARY_SCHEMA: dict[str, pl.DataType] = {
     **{metric.name: pl.Float64() for metric in METRICS},
     "tflops_why": pl.String(),
     "mfu_pct_why": pl.String(),
+    "communication_how": pl.String(),
+    "scaling_efficiency_pct_why": pl.String(),
+    "scaling_efficiency_step_pct_why": pl.String(),
     "stable": pl.String(),
     "advice": pl.String(),
 }
@@ -79,7 +84,7 @@ def stages_frame(records: Sequence[Record]) -> pl.DataFrame:
     """One row a stage that ended, on every rank of every trial."""
     rows = [_stage_row(record, stage) for record in records for stage in record.stages if stage.duration_s is not None]
     measured = {name: dtype for name, dtype in STAGES_SCHEMA.items() if rows and name in rows[0]}
-    return _completed(with_load(pl.DataFrame(rows, schema=measured or STAGES_SCHEMA)), STAGES_SCHEMA)
+    return _completed(with_imbalance(with_load(pl.DataFrame(rows, schema=measured or STAGES_SCHEMA))), STAGES_SCHEMA)
 
 
 def _stage_row(record: Record, stage: Stage) -> dict[str, object]:
@@ -153,7 +158,7 @@ def summary_frame(cases: Sequence[Case], records: Sequence[Record], stages: pl.D
         [_judged(row, of_case[row["case_id"]], trials) for row in joined.iter_rows(named=True)],
         schema={name: SUMMARY_SCHEMA[name] for name in _JUDGED},
     )
-    return _completed(joined.hstack(judged), SUMMARY_SCHEMA)
+    return with_scaling(_completed(joined.hstack(judged), SUMMARY_SCHEMA), cases)
 
 
 def counted_trials(records: Sequence[Record], stages: pl.DataFrame) -> pl.DataFrame:

@@ -9,6 +9,7 @@ import polars as pl
 
 from wansweep.metrics import METRIC, Fold, Metric
 from wansweep.record import StageKind
+from wansweep.tables.ranks import own_seconds, spread_pct
 
 _LEAVES = [kind for kind in StageKind if kind not in (StageKind.TOTAL_EXECUTION, StageKind.SAVE)]
 
@@ -25,6 +26,8 @@ def trial_frame(stages: pl.DataFrame) -> pl.DataFrame:
         leaves_s=_sum(seconds, leaf),
         step_s=seconds.filter(step).mean(),
         step_s_stdev=seconds.filter(step).std(),
+        communication_s=pl.col("communication_s").filter(step).mean(),
+        own_step_s=own_seconds().filter(step).mean(),
         steady_step_s=seconds.filter(later).median(),
         first_step_ratio=seconds.filter(first).max() / seconds.filter(later).median(),
         load_s=_sum(seconds, _is(StageKind.MODEL_INITIALIZATION, StageKind.STEP_LOADING)),
@@ -45,7 +48,11 @@ def trial_frame(stages: pl.DataFrame) -> pl.DataFrame:
     )
     ranks = ranks.with_columns(unattributed_pct=100 * (pl.col("total_s") - pl.col("leaves_s")) / pl.col("total_s")).drop("leaves_s")
     folds = [_fold(METRIC[name]) for name in ranks.columns if name in METRIC]
-    return ranks.group_by("case_id", "trial").agg(folds).sort("case_id", "trial")
+    return (
+        ranks.group_by("case_id", "trial")
+        .agg(*folds, step_imbalance_pct=spread_pct(pl.col("own_step_s").drop_nulls()))
+        .sort("case_id", "trial")
+    )
 
 
 def _is(*kinds: StageKind) -> pl.Expr:

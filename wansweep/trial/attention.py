@@ -29,17 +29,18 @@ def apply(pipe: WanPipe, case: Case, device: torch.device) -> None:
     with refusals(f"attention={case.attention} on {device.type}"):
         for expert in experts(pipe).values():
             expert.set_attention_backend(str(case.attention))
-        if case.attention is not Attention.NATIVE:
+        if case.attention is not Attention.NATIVE or case.ring > 1:
             _try(pipe, device)
 
 
 def _try(pipe: WanPipe, device: torch.device) -> None:
-    """One attention of the model's head width and number format through the active backend."""
+    """One attention of the model's heads and number format through the active backend, shared by the ranks as the model's own are."""
     backend, kernel = _AttentionBackendRegistry.get_active_backend()
-    width = pipe.transformer.config.attention_head_dim
-    query = torch.zeros(1, 16, 2, width, device=device, dtype=pipe.transformer.dtype)
+    config = pipe.transformer.config
+    query = torch.zeros(1, 16, config.num_attention_heads, config.attention_head_dim, device=device, dtype=pipe.transformer.dtype)
     assert AttentionBackendName(backend) is backend, backend
-    kernel(query=query, key=query, value=query)
+    split = {} if pipe.transformer._parallel_config is None else {"_parallel_config": pipe.transformer._parallel_config}
+    kernel(query=query, key=query, value=query, **split)
 
 
 def backends(pipe: WanPipe) -> dict[str, str]:

@@ -18,6 +18,7 @@ from PIL import Image
 from wansweep.case import Case
 from wansweep.levers import TextEncoder
 from wansweep.record import Expert, StageKind
+from wansweep.trial.guidance import Guidance
 from wansweep.trial.pipeline import WanPipe
 from wansweep.trial.placement import Placement
 from wansweep.trial.stages import Stages
@@ -51,7 +52,14 @@ class Start:
 
 @torch.no_grad()
 def generate(
-    pipe: WanPipe, case: Case, stages: Stages, *, text_tokens: int = TEXT_TOKENS, placement: Placement | None = None, last: bool = True
+    pipe: WanPipe,
+    case: Case,
+    stages: Stages,
+    *,
+    text_tokens: int = TEXT_TOKENS,
+    placement: Placement | None = None,
+    guidance: Guidance | None = None,
+    last: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The final latents (B x C x F x H x W) and the videos (B x frames x 3 x height x width, 0 to 1) of a case.
 
@@ -61,6 +69,7 @@ def generate(
         stages: Where each window is recorded.
         text_tokens: Length that prompts are padded to.
         placement: What moves weights by our own hand; null where diffusers' hooks do it all.
+        guidance: Runs the forwards of CFG; null runs both here.
         last: Whether T5 may be dropped, since no generation of this pipeline comes after.
     """
     placement = placement or Placement(device=pipe._execution_device)
@@ -74,7 +83,7 @@ def generate(
         pipe.scheduler.set_begin_index(0)
         start = prepare(pipe, case, device)
         placement.park_vae(pipe)
-    latents_BCFHW = denoise(pipe, case, texts, start, stages, placement)
+    latents_BCFHW = denoise(pipe, case, texts, start, stages, placement, guidance or Guidance())
     with stages(StageKind.VAE_DECODING):
         video = decode(pipe, latents_BCFHW, device)
         placement.park_vae(pipe)
@@ -119,7 +128,7 @@ def still(case: Case) -> Image.Image:
     return Image.merge("RGB", (across, down, radial))
 
 
-def denoise(pipe: WanPipe, case: Case, texts: Texts, start: Start, stages: Stages, placement: Placement) -> torch.Tensor:
+def denoise(pipe: WanPipe, case: Case, texts: Texts, start: Start, stages: Stages, placement: Placement, predict: Guidance) -> torch.Tensor:
     """The final latents, after every step in the expert that the schedule gives it to."""
     latents_BCFHW = start.latents_BCFHW
     timesteps = pipe.scheduler.timesteps
@@ -130,19 +139,14 @@ def denoise(pipe: WanPipe, case: Case, texts: Texts, start: Start, stages: Stage
         pipe._current_timestep = times[step]
         low = expert is Expert.LOW
         model = pipe.transformer_2 if low else pipe.transformer
-        guidance = case.guidance_2 if low and case.guidance_2 is not None else case.guidance
+        scale = case.guidance_2 if low and case.guidance_2 is not None else case.guidance
         with stages(StageKind.STEP_LOADING, step=step, expert=expert):
             placement.bring(model)
         with stages(StageKind.STEP_INFERENCE, step=step, expert=expert):
             x_BCFHW, timestep_BL = model_input(start, latents_BCFHW, t)
             call = {"hidden_states": x_BCFHW.to(pipe.transformer.dtype), "timestep": timestep_BL, "return_dict": False}
             where = {"step_index": step, "sigma": sigmas[step], "num_inference_steps": len(timesteps)}
-            with model.cache_context("cond", **where):
-                noise_BCFHW = model(encoder_hidden_states=texts.prompt_BTD, **call)[0]
-            if texts.negative_BTD is not None:
-                with model.cache_context("uncond", **where):
-                    uncond_BCFHW = model(encoder_hidden_states=texts.negative_BTD, **call)[0]
-                noise_BCFHW = uncond_BCFHW + guidance * (noise_BCFHW - uncond_BCFHW)
+            noise_BCFHW = predict(model, texts.prompt_BTD, texts.negative_BTD, scale=scale, call=call, where=where)
             latents_BCFHW = pipe.scheduler.step(noise_BCFHW, t, latents_BCFHW, return_dict=False)[0]
     if start.condition_BCFHW is not None and start.mask_BCFHW is not None:
         latents_BCFHW = (1 - start.mask_BCFHW) * start.condition_BCFHW + start.mask_BCFHW * latents_BCFHW

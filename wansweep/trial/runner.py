@@ -16,6 +16,7 @@ from typing import BinaryIO
 import torch
 from diffusers.utils import export_to_video
 from diffusers.utils import logging as diffusers_logging
+from torch.distributed.device_mesh import DeviceMesh
 from transformers.utils import logging as transformers_logging
 
 from wansweep.levers import Quant
@@ -24,10 +25,25 @@ from wansweep.record import Expert, Figure, Outcome, RankFacts, Resolved, StageK
 from wansweep.telemetry import nvml, torch_probe
 from wansweep.telemetry.page_cache import cached_fraction
 from wansweep.telemetry.samples import Missing
-from wansweep.trial import attention, caches, compilation, frames, options, parallel, pipeline, projections, quantise, solvers, vae
+from wansweep.trial import (
+    attention,
+    caches,
+    communication,
+    compilation,
+    frames,
+    options,
+    parallel,
+    pipeline,
+    projections,
+    quantise,
+    solvers,
+    vae,
+)
 from wansweep.trial.checkpoint import Checkpoint, NoWeightsError
 from wansweep.trial.clock import Clock, clock_for
+from wansweep.trial.experts import experts
 from wansweep.trial.generate import expert_schedule, generate
+from wansweep.trial.guidance import Guidance
 from wansweep.trial.invalid import Invalid, hold
 from wansweep.trial.placement import Placement
 from wansweep.trial.probe import Probe
@@ -96,6 +112,7 @@ class _Run:
         self.case = as_run(task.case)
         self.weights = pipeline.checkpoint(self.case, task.source, convert=task.procedure.convert)
         self.warmup_s: list[float] = []
+        self.mesh: DeviceMesh | None = None
 
     def to_the_end(self, journal: BinaryIO) -> Ending:
         """Load, warm up, generate and save, in the windows of contract.md."""
@@ -105,7 +122,10 @@ class _Run:
         with parallel.process_group(seat, self.device, timeout_s=task.procedure.timeout_s), _probe() as probe:
             clock = clock_for(self.device, task.procedure.timing)
             stages = Stages(model=self.case.model, clock=clock, rank=seat.rank, origin_s=task.origin_s, journal=journal, probe=probe)
-            with ExitStack() as watching, stages(StageKind.TOTAL_EXECUTION):
+            with ExitStack() as listening, ExitStack() as watching, stages(StageKind.TOTAL_EXECUTION):
+                # What is compiled would compile the marks too.
+                if seat.world > 1 and not compilation.needed(self.case):
+                    stages.communication = listening.enter_context(communication.watched(clock))
                 with stages(StageKind.MODEL_INITIALIZATION) as figures:
                     spans = Spans(self.device)
                     pipe, placement = self.load(spans)
@@ -117,9 +137,12 @@ class _Run:
                     self.warm_up(pipe, placement, clock)
                     # Its checks come when the watching ends, which is after Total_Execution.
                     shown = watching.enter_context(options.watched(pipe, self.case, placement))
-                latents, video = generate(pipe, self.case, stages, placement=placement)
+                guidance = Guidance(self.mesh)
+                latents, video = generate(pipe, self.case, stages, placement=placement, guidance=guidance)
             stages.settle()
             hold("batch", declared=self.case.batch, resolved=len(video))
+            parallel.check(pipe, self.case, cfg=guidance.degree)
+            ranks_error = parallel.agree(latents, seat)
             pipe.maybe_free_model_hooks()
             if seat.rank == 0:
                 with stages(StageKind.SAVE):
@@ -129,7 +152,7 @@ class _Run:
                 rank=seat.rank,
                 outcome=Outcome.OK,
                 reason="",
-                resolved=replace(self.resolved(pipe, latents, shown), output_sha256=output),
+                resolved=replace(self.resolved(pipe, latents, shown, cfg=guidance.degree, ranks_error=ranks_error), output_sha256=output),
                 timing=clock.timing,
                 warmup_s=tuple(self.warmup_s),
                 weights_cached=cached,
@@ -144,7 +167,8 @@ class _Run:
         with spans(Span.H2D if self.case.quant is Quant.NONE else Span.CAST):
             options.apply_to_weights(pipe, self.case)
         with spans(Span.H2D):
-            parallel.split_sequence(pipe, self.case, self.seat, self.device)
+            self.mesh = parallel.split(pipe, self.case, self.seat, self.device)
+            parallel.check(pipe, self.case, cfg=self.case.cfg_parallel)
             placement = options.place(pipe, self.case, self.device, scratch=self.task.scratch)
         return pipe, placement
 
@@ -152,7 +176,7 @@ class _Run:
         """Whole generations that are thrown away; only how long each took is kept. The cache is set before them, as it may need one itself."""
 
         def generate_once() -> None:
-            generate(pipe, self.case, Stages(model=self.case.model, clock=clock), placement=placement, last=False)
+            generate(pipe, self.case, Stages(model=self.case.model, clock=clock), placement=placement, guidance=Guidance(self.mesh), last=False)
 
         options.enable_cache(pipe, self.case, generate_once)
         pipe.maybe_free_model_hooks()
@@ -165,10 +189,12 @@ class _Run:
             _wait(self.device)
             self.warmup_s.append(time.perf_counter() - begin_s)
 
-    def resolved(self, pipe: pipeline.WanPipe, latents: torch.Tensor, shown: options.InForce) -> Resolved:
+    def resolved(
+        self, pipe: pipeline.WanPipe, latents: torch.Tensor, shown: options.InForce, *, cfg: int, ranks_error: float | None
+    ) -> Resolved:
         """What was really in force, read back from the pipeline."""
         timesteps = [float(t) for t in pipe.scheduler.timesteps.tolist()]
-        experts = expert_schedule(pipe, timesteps)
+        order = expert_schedule(pipe, timesteps)
         case = self.case
         return Resolved(
             device=self.device.type,
@@ -185,10 +211,10 @@ class _Run:
             attention=attention.resolved(pipe),
             quant=quantise.resolved(pipe),
             cache=caches.resolved(pipe, case),
-            parallel=parallel.resolved_parallel(pipe),
+            parallel=parallel.resolved_parallel(pipe, cfg=cfg),
             shift=solvers.shift(pipe),
             timesteps=tuple(timesteps),
-            switch_step=experts.index(Expert.LOW) if Expert.LOW in experts else None,
+            switch_step=order.index(Expert.LOW) if Expert.LOW in order else None,
             latents_sha256=hashlib.sha256(latents.float().cpu().contiguous().numpy().tobytes()).hexdigest(),
             video=self.task.video.name if self.task.procedure.keep_video else None,
             devices=shown.devices,
@@ -203,6 +229,8 @@ class _Run:
             forwards=shown.forwards,
             batch=len(latents),
             vae_decodes=shown.decodes,
+            shard_bytes={name: parallel.shard_bytes(expert) for name, expert in experts(pipe).items()} if case.fsdp else {},
+            ranks_error=ranks_error,
         )
 
 

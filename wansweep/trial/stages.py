@@ -20,6 +20,7 @@ from wansweep.record import Expert, Figure, Stage, StageKind, stage_name
 
 if TYPE_CHECKING:  # they import torch, which the controller that reads journals does not
     from wansweep.trial.clock import Clock, Mark
+    from wansweep.trial.communication import Communication
     from wansweep.trial.probe import Probe
 
 _STAGE = TypeAdapter(Stage)
@@ -36,6 +37,7 @@ class Stages:
         origin_s: Value of ``time.perf_counter`` that is zero for every rank of the trial (one host, one CLOCK_MONOTONIC).
         journal: Where each begin and end is written, unbuffered; null keeps them in memory only.
         probe: Reads counters at the edges; null measures time alone.
+        communication: Hears of collectives; null where there are none or they cannot be timed.
         done: Stages that have ended, in order of their end.
     """
 
@@ -45,8 +47,9 @@ class Stages:
     origin_s: float = field(default_factory=time.perf_counter)
     journal: BinaryIO | None = None
     probe: Probe | None = None
+    communication: Communication | None = None
     done: list[Stage] = field(default_factory=list)
-    _marks: list[tuple[Mark, Mark]] = field(default_factory=list)
+    _marks: list[tuple[Mark, Mark, list[tuple[Mark, Mark]]]] = field(default_factory=list)
     _paused_s: float = 0.0
 
     @contextmanager
@@ -70,13 +73,19 @@ class Stages:
         )
         self._write(begun)
         given: dict[str, Figure] = {}
+        heard = self.communication if kind is not StageKind.TOTAL_EXECUTION else None
+        if heard is not None:
+            heard.begin()
         yield given
+        waits = heard.end() if heard is not None else []
         end = self.clock.mark()
         figures = {**(self.probe.end() if self.probe is not None else {}), **given}
-        ended = self._timed(replace(begun, paused_s=self._paused_s - paused_before_s, figures=figures), begin, end)
+        if heard is not None:
+            figures["communication_s"] = Figure(value=0.0)
+        ended = self._timed(replace(begun, paused_s=self._paused_s - paused_before_s, figures=figures), begin, end, waits)
         self._write(ended)
         self.done.append(ended)
-        self._marks.append((begin, end))
+        self._marks.append((begin, end, waits))
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -94,8 +103,10 @@ class Stages:
                 self._write(after)
         self.done = settled
 
-    def _timed(self, stage: Stage, begin: Mark, end: Mark) -> Stage:
+    def _timed(self, stage: Stage, begin: Mark, end: Mark, waits: list[tuple[Mark, Mark]]) -> Stage:
         start_s, end_s = self.clock.at_s(begin), self.clock.at_s(end)
+        if self.communication is not None and "communication_s" in stage.figures:
+            stage = replace(stage, figures={**stage.figures, "communication_s": Figure(value=self.communication.seconds(waits))})
         return replace(stage, start_s=start_s - self.origin_s, duration_s=end_s - start_s - stage.paused_s)
 
     def _write(self, stage: Stage) -> None:
