@@ -186,7 +186,7 @@ class Resolved:
         dtypes: Component to number format.
         hooks: Component to the offload hook installed on it.
         attention: Backend of diffusers' dispatcher.
-        quant: Quantisation in force.
+        quant: Quantisation in force on the experts; each with its own where they differ.
         cache: Cache in force.
         parallel: Parallel degrees in force.
         shift: Flow shift the scheduler has.
@@ -199,11 +199,13 @@ class Resolved:
         devices: Component to where its weights were once everything was placed.
         vae: Tiling and slicing in force on the VAE; empty for neither.
         fused_qkv: Whether both experts project query, key and value at once.
-        quantised_layers: Expert to its quantised layers, of those that a quantiser takes.
+        quantised_layers: Component to its quantised layers, of those that a quantiser takes.
         block_computations: Expert to how often its last block computed, of how often it would have without a cache.
         expert_swaps: How often an expert was brought to the device; null without offload=expert.
         compile: torch.compile's scope and backend.
         graphs: Graphs that torch.compile made before the first step; null without it.
+        text_encoder_quant: Quantisation in force on T5.
+        group: Option of group offload to its value in the hooks of the experts; empty without it.
     """
 
     device: str
@@ -234,6 +236,8 @@ class Resolved:
     expert_swaps: int | None = None
     compile: str = "none"
     graphs: int | None = None
+    text_encoder_quant: str = "none"
+    group: dict[str, str] = field(default_factory=dict)
 
 
 _STAGES = TypeAdapter(tuple[Stage, ...])

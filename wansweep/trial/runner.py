@@ -128,7 +128,7 @@ class _Run:
         options.refuse(self.case)
         pipe = pipeline.load(self.case, self.task.source, self.weights, device=self.device, spans=spans)
         # Quantising is the one lever of these that rewrites weights; the others take next to no time.
-        with spans(Span.H2D if self.case.quant is Quant.NONE else Span.CAST):
+        with spans(Span.H2D if set(self.case.quants.values()) == {Quant.NONE} else Span.CAST):
             options.apply_to_weights(pipe, self.case)
         with spans(Span.H2D):
             parallel.split_sequence(pipe, self.case, self.seat, self.device)
@@ -170,7 +170,7 @@ class _Run:
             dtypes=options.dtypes(pipe),
             hooks=shown.hooks,
             attention=attention.resolved(pipe),
-            quant=quantise.resolved(pipe),
+            quant=quantise.resolved(shown.families, "transformer", "transformer_2"),
             cache=caches.resolved(pipe, case),
             parallel=parallel.resolved_parallel(pipe),
             shift=float(pipe.scheduler.config.flow_shift),
@@ -181,11 +181,13 @@ class _Run:
             devices=shown.devices,
             vae=vae.resolved(pipe),
             fused_qkv=projections.fused(pipe),
-            quantised_layers=quantise.layers(pipe) if case.quant is not Quant.NONE else {},
+            quantised_layers=quantise.layers(shown.families),
             block_computations=shown.blocks,
             expert_swaps=shown.swaps,
             compile=compilation.resolved(pipe, case),
             graphs=shown.graphs,
+            text_encoder_quant=quantise.resolved(shown.families, "text_encoder"),
+            group=shown.group,
         )
 
 
