@@ -81,7 +81,7 @@ class Case:
         cache: What is kept from step to step.
         cache_threshold: Error that first_block and mag allow; null for diffusers' default.
         cache_interval: Steps that taylorseer and pab compute once in; null for diffusers' default.
-        quant: How the transformers' weights are kept.
+        quant: How the transformers' weights are kept; of the high-noise expert alone where `quant_2` says otherwise.
         group_blocks: Blocks that group_block moves together.
         group_stream: Group offload copies in a stream of its own, where the device has streams.
         group_record_stream: With a stream: memory is given back without waiting for it.
@@ -93,6 +93,9 @@ class Case:
         solver: What turns a prediction of noise into the next latent.
         batch: Videos made at once from one prompt.
         text_encoder_quant: How T5's weights are kept.
+        quant_2: How the low-noise expert's weights are kept; null for as `quant`.
+        transformer_gguf: With quant=gguf: the file of the expert, or of the high-noise one.
+        transformer_2_gguf: With quant_2=gguf, or null: the file of the low-noise expert.
         compile: What torch.compile compiles.
         compile_backend: By torch.compile's names.
         label: What tables call the case; given by the sweep, no part of the identity.
@@ -140,6 +143,9 @@ class Case:
     solver: Solver = Solver.UNIPC
     batch: int = 1
     text_encoder_quant: Quant = Quant.NONE
+    quant_2: Quant | None = None
+    transformer_gguf: str = ""
+    transformer_2_gguf: str = ""
     compile: Compile = Compile.NONE
     compile_backend: str = "inductor"
     label: str = field(default="", compare=False, metadata={"declared": False})
@@ -155,6 +161,12 @@ class Case:
             f.name: getattr(self, f.name) for f in declared_fields() if f.default is dataclasses.MISSING or getattr(self, f.name) != f.default
         }
         return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def quants(self) -> dict[str, Quant]:
+        """Component to how its weights are kept, for those that can be quantised."""
+        low = {"transformer_2": self.quant if self.quant_2 is None else self.quant_2} if self.model.has_two_experts else {}
+        return {"transformer": self.quant, **low, "text_encoder": self.text_encoder_quant}
 
     @property
     def parallel(self) -> str:

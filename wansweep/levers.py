@@ -71,7 +71,10 @@ class Cache(StrEnum):
 
 
 class Quant(StrEnum):
-    """How the transformers' weights are kept: library, format, and whether activations are quantised too (dynamic)."""
+    """How a component's weights are kept: library, format, and whether activations are quantised too (dynamic).
+
+    gguf alone means a file, which says its own format; gguf_* quantise the loaded weights.
+    """
 
     NONE = "none"
     FP8_CAST = "fp8_cast"
@@ -80,8 +83,13 @@ class Quant(StrEnum):
     TORCHAO_FP8 = "torchao_fp8"
     TORCHAO_FP8_DYNAMIC = "torchao_fp8_dynamic"
     QUANTO_INT8 = "quanto_int8"
+    QUANTO_FP8 = "quanto_fp8"
     BNB_8BIT = "bnb_8bit"
     BNB_4BIT = "bnb_4bit"
+    GGUF_Q8_0 = "gguf_q8_0"
+    GGUF_Q5_0 = "gguf_q5_0"
+    GGUF_Q4_0 = "gguf_q4_0"
+    GGUF = "gguf"
 
 
 class TextEncoder(StrEnum):

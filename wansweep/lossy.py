@@ -18,6 +18,9 @@ from wansweep.levers import Cache, Dtype, Quant
 # Field to its lossless value; a case that differs has pulled a lossy lever.
 LOSSLESS: dict[str, object] = {
     "quant": Quant.NONE,
+    "quant_2": None,
+    "transformer_gguf": "",
+    "transformer_2_gguf": "",
     "text_encoder_quant": Quant.NONE,
     "cache": Cache.NONE,
     "cache_threshold": None,

@@ -189,7 +189,7 @@ class Resolved:
         dtypes: Component to number format.
         hooks: Component to the offload hook installed on it.
         attention: Backend of diffusers' dispatcher.
-        quant: Quantisation in force.
+        quant: Quantisation in force on the experts; each with its own where they differ.
         cache: Cache in force.
         parallel: Parallel degrees in force.
         shift: Flow shift the scheduler has.
@@ -202,7 +202,7 @@ class Resolved:
         devices: Component to where its weights were once everything was placed.
         vae: Tiling and slicing in force on the VAE; empty for neither.
         fused_qkv: Whether both experts project query, key and value at once.
-        quantised_layers: Expert to its quantised layers, of those that a quantiser takes.
+        quantised_layers: Component to its quantised layers, of those that a quantiser takes.
         block_computations: Expert to how often its last block computed, of how often it would have without a cache.
         expert_swaps: How often an expert was brought to the device; null without offload=expert.
         compile: torch.compile's scope and backend.
@@ -214,6 +214,8 @@ class Resolved:
         output_sha256: Over the video as 8-bit RGB, a frame after the other; null where it was not taken.
         shard_bytes: Expert to the bytes of its weights that rank 0 holds between forwards, of all; empty without fsdp.
         ranks_error: By how much the ranks' final latents differ at most; null for a gang of one.
+        text_encoder_quant: Quantisation in force on T5.
+        group: Option of group offload to its value in the hooks of the experts; empty without it.
     """
 
     device: str
@@ -251,6 +253,8 @@ class Resolved:
     output_sha256: str | None = None
     shard_bytes: dict[str, Share] = field(default_factory=dict)
     ranks_error: float | None = None
+    text_encoder_quant: str = "none"
+    group: dict[str, str] = field(default_factory=dict)
 
 
 _STAGES = TypeAdapter(tuple[Stage, ...])

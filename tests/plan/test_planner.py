@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import make_a14b, make_case
 from tests.plan.cases import five, large
 from wansweep.config import read_request
-from wansweep.levers import Cache, Offload
+from wansweep.levers import Cache, Offload, Quant
 from wansweep.plan.planner import PlannedCase, Verdict, dominated, plan
 from wansweep.plan.traces import Traces
 from wansweep.sweep import Hardware
@@ -126,3 +126,10 @@ def test_the_parallel_sweep_plans_clean_and_has_every_mode_beside_a_twin_on_one_
     assert {"none", "ulysses8", "ring2", "ring2+ulysses2", "cfg2", "cfg2+ulysses4", "cfg2+ring2+ulysses2", "fsdp", "ulysses8+fsdp"} <= modes
     alone = {twin(case) for case in cases if case.gpus == 1}
     assert {twin(case) for case in cases} == alone
+
+
+def test_experts_kept_differently_lie_between_the_cases_that_keep_both_alike() -> None:
+    plain, mixed, eight = on("h200", large(), large(quant_2=Quant.FP8_CAST), large(quant=Quant.FP8_CAST))
+    for name in ("predicted_peak_bytes", "predicted_step_s", "predicted_load_s"):
+        assert sorted(values := [getattr(row, name) for row in (plain, mixed, eight)]) in (values, values[::-1]), name
+    assert eight.predicted_peak_bytes < mixed.predicted_peak_bytes < plain.predicted_peak_bytes

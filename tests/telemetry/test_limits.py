@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from wansweep.telemetry.host import machine_memory
-from wansweep.telemetry.limits import host_limits
+from wansweep.telemetry.limits import available_memory_bytes, host_limits
 
 
 def tree(folder: Path, files: dict[str, str]) -> Path:
@@ -56,3 +56,34 @@ def test_without_limits_the_machine_is_the_limit(tmp_path: Path, cgroup: str) ->
     assert limits.memory_limit_bytes is None
     assert limits.usable_cores == len(os.sched_getaffinity(0)) <= limits.logical_cores
     assert limits.memory_bytes == machine_memory()["MemTotal"]
+
+
+MEMINFO = "MemTotal: 16000 kB\nMemAvailable:    8000 kB\n"
+
+
+def test_available_memory_is_the_machine_s_without_a_limit(tmp_path: Path) -> None:
+    proc = tree(tmp_path / "proc", {"self/cgroup": "0::/job\n", "meminfo": MEMINFO})
+    sys = tree(tmp_path / "sys", {"job/memory.max": "max\n", "job/memory.current": "1000\n"})
+    assert available_memory_bytes(proc=proc, sys=sys) == 8000 * 1024
+
+
+def test_available_memory_is_what_the_tightest_v2_cgroup_leaves_and_can_drop(tmp_path: Path) -> None:
+    proc = tree(tmp_path / "proc", {"self/cgroup": "0::/pod/job\n", "meminfo": MEMINFO})
+    files = {"memory.max": "1000000\n", "memory.current": "700000\n", "memory.stat": "anon 400000\ninactive_file 200000\n"}
+    sys = tree(tmp_path / "sys", {f"pod/{name}": text for name, text in files.items()} | {"pod/job/memory.max": "max\n"})
+    assert available_memory_bytes(proc=proc, sys=sys) == 500_000
+
+
+def test_available_memory_of_a_v1_cgroup_counts_the_files_below_it(tmp_path: Path) -> None:
+    proc = tree(tmp_path / "proc", {"self/cgroup": "4:memory:/job\n", "meminfo": MEMINFO})
+    files = {
+        "memory.limit_in_bytes": "1000000",
+        "memory.usage_in_bytes": "900000",
+        "memory.stat": "inactive_file 1\ntotal_inactive_file 50000\n",
+    }
+    sys = tree(tmp_path / "sys", {f"memory/job/{name}": text for name, text in files.items()})
+    assert available_memory_bytes(proc=proc, sys=sys) == 150_000
+
+
+def test_available_memory_is_unknown_where_meminfo_is_closed(tmp_path: Path) -> None:
+    assert available_memory_bytes(proc=tmp_path, sys=tmp_path) is None

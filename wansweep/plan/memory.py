@@ -8,7 +8,7 @@ Margins and constants are named below, each with where it is from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wansweep.case import Case, Task
 from wansweep.levers import Attention, Cache, Compile, Dtype, Offload, Quant, TextEncoder, Weights
@@ -79,6 +79,8 @@ def memory(case: Case, networks: Architecture, traces: Traces, stack: Stack = DI
     Raises:
         CaseError: The model cannot do the case's shape.
     """
+    if len(kinds := experts_alike(case)) == 2:
+        return _between(*(memory(alike, networks, traces, stack) for alike in kinds), resident=case.offload is Offload.NONE)
     parts = _Parts.of(case, networks, traces, stack)
     work = _allocated(case, networks, traces, stack)
     held = _held(case, networks)
@@ -89,6 +91,24 @@ def memory(case: Case, networks: Architecture, traces: Traces, stack: Stack = DI
         stages_bytes=stages,
         host_bytes=_host(case, networks, parts),
         beside_bytes=CONTEXT_BYTES + (NCCL_BYTES if case.gpus > 1 else 0),
+    )
+
+
+def experts_alike(case: Case) -> tuple[Case, ...]:
+    """A case whose experts are kept differently as two cases, each with both experts alike; else the case itself."""
+    low = case.quants.get("transformer_2", case.quant)
+    alike = replace(case, quant_2=None)
+    return (alike,) if low is case.quant else (alike, replace(alike, quant=low))
+
+
+def _between(high: Memory, low: Memory, *, resident: bool) -> Memory:
+    """Memory of a case whose experts are kept as in two others: half of each where both experts are resident, else the larger."""
+    either = high.stages_bytes.keys() & low.stages_bytes.keys()
+    stages = {stage: (high.stages_bytes[stage], low.stages_bytes[stage]) for stage in high.stages_bytes if stage in either}
+    return Memory(
+        stages_bytes={stage: sum(both) // 2 if resident else max(both) for stage, both in stages.items()},
+        host_bytes=(high.host_bytes + low.host_bytes) // 2,
+        beside_bytes=high.beside_bytes,
     )
 
 

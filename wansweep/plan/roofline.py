@@ -7,7 +7,7 @@ in beside computing cost what is left of the copy when the forward is over; copi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wansweep.case import Case, Task
 from wansweep.hardware import Gpu
@@ -16,11 +16,12 @@ from wansweep.plan import rates as reach
 from wansweep.plan.architecture import Architecture
 from wansweep.plan.flops import forwards, step_experts, text_encoder_flop, transformer_flop, vae_decode_flop, vae_encode_flop
 from wansweep.plan.geometry import latent_shape
-from wansweep.plan.memory import TILE_PIXELS, encoded_frames, rank_tokens, transformer_trace, vae_trace
+from wansweep.plan.memory import TILE_PIXELS, encoded_frames, experts_alike, rank_tokens, transformer_trace, vae_trace
 from wansweep.plan.rates import Calibration, Rates
 from wansweep.plan.stack import DIFFUSERS, Stack
 from wansweep.plan.traces import Traces
 from wansweep.plan.weights import BYTES, kept_bytes, text_encoder_bytes, transformer_bytes, transformer_count
+from wansweep.record import Expert
 
 # Tiles overlap: 256 pixels of every 192, in both directions.
 _TILED_WORK = (256 / 192) ** 2
@@ -109,6 +110,9 @@ def times(
     Raises:
         CaseError: The model cannot do the case's shape.
     """
+    if len(kinds := experts_alike(case)) == 2:
+        both = [times(alike, networks, gpu, traces, stack=stack, calibration=calibration) for alike in kinds]
+        return _between(*both, high=_schedule(case, networks).count(Expert.HIGH) / case.steps)
     attention = stack.attention or case.attention
     rate = reach.rates(
         gpu,
@@ -133,6 +137,21 @@ def times(
         compile_s=reach.COMPILE_S[case.compile],
         steps=case.steps,
         forward=forward,
+    )
+
+
+def _schedule(case: Case, networks: Architecture) -> tuple[Expert | None, ...]:
+    return step_experts(steps=case.steps, shift=case.shift, boundary=networks.boundary, solver=case.solver)
+
+
+def _between(first: Times, second: Times, *, high: float) -> Times:
+    """Times of a case whose experts are kept as in two others, the first's for so large a share of the steps."""
+    steps = [each.step_s for each in (first, second)]
+    return replace(
+        first,
+        load_s=(first.load_s + second.load_s) / 2,
+        swap_s=(first.swap_s + second.swap_s) / 2,
+        step_s=None if steps[0] is None or steps[1] is None else high * steps[0] + (1 - high) * steps[1],
     )
 
 
@@ -236,8 +255,7 @@ def _exchange(case: Case, networks: Architecture, tokens: int, weights: float, r
 
 def _swaps(case: Case, networks: Architecture, rate: Rates) -> float:
     """Seconds of experts coming to the device between steps: at the first step, and at the switch."""
-    schedule = step_experts(steps=case.steps, shift=case.shift, boundary=networks.boundary)
-    comes = len(set(schedule))
+    comes = len(set(_schedule(case, networks)))
     weights = transformer_bytes(networks.transformer, case.dtype, case.quant)
     match case.offload:
         case Offload.EXPERT_PINNED:

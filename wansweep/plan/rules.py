@@ -21,6 +21,8 @@ _GROUP = (Offload.GROUP_BLOCK, Offload.GROUP_LEAF)
 _EXPERT = (Offload.EXPERT, Offload.EXPERT_PINNED)
 _TORCHAO = (Quant.TORCHAO_INT8, Quant.TORCHAO_INT8_DYNAMIC, Quant.TORCHAO_FP8, Quant.TORCHAO_FP8_DYNAMIC)
 _BNB = (Quant.BNB_8BIT, Quant.BNB_4BIT)
+_QUANTO = (Quant.QUANTO_INT8, Quant.QUANTO_FP8)
+_GGUF = (Quant.GGUF, Quant.GGUF_Q8_0, Quant.GGUF_Q5_0, Quant.GGUF_Q4_0)
 # Registered with supports_context_parallel=True.
 _SPLITS_SEQUENCES = (
     Attention.NATIVE,
@@ -51,6 +53,12 @@ class Rule:
     why: str
     source: str
     forbids: Callable[[Case], bool]
+
+
+def _gguf_files_amiss(case: Case) -> bool:
+    files = {"transformer": case.transformer_gguf, "transformer_2": case.transformer_2_gguf}
+    unpaired = any((case.quants.get(name) is Quant.GGUF) != bool(file) for name, file in files.items())
+    return unpaired or case.text_encoder_quant is Quant.GGUF
 
 
 FORBIDDEN = (
@@ -88,7 +96,7 @@ FORBIDDEN = (
         what="fsdp with quant",
         why="quantised weights cannot be cut in shards, or are no longer quantised when they are; take quant=fp8_cast",
         source=f"{_TORCH}_fsdp_param.py",
-        forbids=lambda case: case.fsdp and case.quant not in (Quant.NONE, Quant.FP8_CAST),
+        forbids=lambda case: case.fsdp and not _expert_quants(case) <= {Quant.NONE, Quant.FP8_CAST},
     ),
     Rule(
         what="fsdp with compile=regional",
@@ -169,10 +177,28 @@ FORBIDDEN = (
         forbids=lambda case: (case.group_record_stream or case.group_low_cpu_mem) and not case.group_stream,
     ),
     Rule(
-        what="group_disk with torchao",
-        why="torchao's tensors cannot be parked in a safetensors file",
+        what="group_low_cpu_mem with group_disk",
+        why="weights on disk are kept nowhere on the host, so nothing would change; take one of the two",
         source=f"{_SOURCE}hooks/group_offloading.py",
-        forbids=lambda case: case.group_disk and case.quant in _TORCHAO,
+        forbids=lambda case: case.group_low_cpu_mem and case.group_disk,
+    ),
+    Rule(
+        what="group_non_blocking with group_stream",
+        why="copies in a stream never block, so nothing would change; set group_stream=false",
+        source=f"{_SOURCE}hooks/group_offloading.py",
+        forbids=lambda case: case.group_non_blocking and case.group_stream,
+    ),
+    Rule(
+        what="group_disk with torchao or quanto",
+        why="their tensors cannot be parked in a safetensors file; take fp8_cast or gguf_*",
+        source=f"{_SOURCE}hooks/group_offloading.py",
+        forbids=lambda case: case.group_disk and _any_moved(case, (*_TORCHAO, *_QUANTO)),
+    ),
+    Rule(
+        what="offload=sequential with quanto or gguf",
+        why="accelerate makes each weight anew from its values alone, and these need more; take group_leaf",
+        source="https://github.com/huggingface/accelerate/blob/v1.15.0/src/accelerate/utils/modeling.py",
+        forbids=lambda case: case.offload is Offload.SEQUENTIAL and _any_moved(case, (*_QUANTO, *_GGUF)),
     ),
     Rule(
         what="group_disk with group_leaf",
@@ -188,15 +214,42 @@ FORBIDDEN = (
     ),
     Rule(
         what="offload=expert with quant",
-        why="weights of a quantiser are more than one tensor a parameter, and the swap moves plain tensors; take model",
-        source=f"{_SOURCE}quantizers",
-        forbids=lambda case: case.offload in _EXPERT and case.quant not in (Quant.NONE, Quant.FP8_CAST),
+        why="weights of torchao and quanto are several tensors each, of which the swap moves none; take model, or fp8_cast or gguf_*",
+        source=f"{_SOURCE}hooks/group_offloading.py",
+        forbids=lambda case: case.offload in _EXPERT and _any_expert(case, (*_TORCHAO, *_QUANTO)),
     ),
     Rule(
         what="offload with bitsandbytes",
-        why="bitsandbytes quantises weights as they reach the device, where they stay; take offload=none",
+        why="bitsandbytes quantises weights as they reach the device, where they stay; take offload=none, or another quant",
         source=f"{_SOURCE}quantizers/bitsandbytes/bnb_quantizer.py",
-        forbids=lambda case: case.offload is not Offload.NONE and case.quant in _BNB,
+        forbids=lambda case: (
+            (case.offload is not Offload.NONE and _any_expert(case, _BNB))
+            or (case.offload not in (Offload.NONE, *_EXPERT) and case.text_encoder_quant in _BNB)
+        ),
+    ),
+    Rule(
+        what="text_encoder=cpu with bitsandbytes",
+        why="bitsandbytes quantises weights as they reach the GPU, and these never do; take another text_encoder_quant",
+        source=f"{_SOURCE}quantizers/bitsandbytes/bnb_quantizer.py",
+        forbids=lambda case: case.text_encoder is TextEncoder.CPU and case.text_encoder_quant in _BNB,
+    ),
+    Rule(
+        what="quant=gguf",
+        why="it goes with a file: transformer_gguf, and transformer_2_gguf of the low-noise expert; T5 takes gguf_*",
+        source=f"{_SOURCE}quantizers/gguf/gguf_quantizer.py",
+        forbids=_gguf_files_amiss,
+    ),
+    Rule(
+        what="fused_qkv with quant=gguf",
+        why="the projections of a file are packed already when they would be fused; take gguf_q8_0, gguf_q5_0 or gguf_q4_0",
+        source=f"{_SOURCE}models/transformers/transformer_wan.py",
+        forbids=lambda case: case.fused_qkv and _any_expert(case, (Quant.GGUF,)),
+    ),
+    Rule(
+        what="compile with gguf",
+        why="torch.compile cannot trace diffusers' GGUF parameters; take torchao_int8",
+        source=f"{_SOURCE}quantizers/gguf/utils.py",
+        forbids=lambda case: case.compile is not Compile.NONE and _any_expert(case, _GGUF),
     ),
     Rule(
         what="text_encoder=cpu",
@@ -212,11 +265,11 @@ FORBIDDEN = (
     ),
     Rule(
         what="compile with leaf offload",
-        why="hooks on the layers inside what is compiled compile again and again; take none, expert, model, or regional with group_block",
+        why="hooks on the layers inside what is compiled reach torch's recompile limit, and it gives up; take none, model or regional",
         source=f"{_SOURCE}hooks/group_offloading.py",
         forbids=lambda case: (
-            (case.compile is not Compile.NONE and case.offload in (Offload.GROUP_LEAF, Offload.SEQUENTIAL))
-            or (case.compile is Compile.FULL and case.offload in _GROUP)
+            (case.compile is not Compile.NONE and case.offload is Offload.SEQUENTIAL)
+            or (case.compile is Compile.FULL and case.offload is Offload.GROUP_LEAF)
         ),
     ),
 )
@@ -240,6 +293,8 @@ def problems(case: Case) -> list[str]:
         found.append(f"cache_threshold={case.cache_threshold} is not above 0; diffusers' defaults are 0.05 and 0.06")
     if case.model is Model.TI2V_5B and case.guidance_2 is not None:
         found.append(f"guidance_2={case.guidance_2}: {case.model} has one expert; leave it null")
+    if case.model is Model.TI2V_5B and case.quant_2 is not None:
+        found.append(f"quant_2={case.quant_2}: {case.model} has one expert; leave it null")
     if found:
         return found
     return shape_problems(case) or degree_problems(as_run(case))
@@ -255,3 +310,17 @@ def _lower_bounds(case: Case) -> tuple[tuple[str, int, int], ...]:
 def _group_options(case: Case) -> bool:
     switched = case.group_record_stream or case.group_non_blocking or case.group_low_cpu_mem or case.group_disk
     return switched or case.group_blocks > 1 or not case.group_stream
+
+
+def _expert_quants(case: Case) -> set[Quant]:
+    return {quant for component, quant in case.quants.items() if component != "text_encoder"}
+
+
+def _any_expert(case: Case, quants: tuple[Quant, ...]) -> bool:
+    """Whether an expert is kept as one of them."""
+    return bool(_expert_quants(case) & set(quants))
+
+
+def _any_moved(case: Case, quants: tuple[Quant, ...]) -> bool:
+    """Whether an expert is, or T5 where the offload mode has it."""
+    return _any_expert(case, quants) or (case.text_encoder is not TextEncoder.CPU and case.text_encoder_quant in quants)

@@ -15,20 +15,21 @@ from wansweep.plan.architecture import TextEncoder, Transformer
 BYTES = {Dtype.BF16: 2, Dtype.FP16: 2, Dtype.FP32: 4}
 # Bytes a quantised weight. Scales a row or channel add a share of 1/1000 and are left out; nf4 has an fp32 scale every 64 weights
 # (bitsandbytes functional.quantize_4bit, blocksize).
-QUANTISED_BYTES: dict[str, float] = {
+QUANTISED_BYTES: dict[Quant, float] = {
     Quant.FP8_CAST: 1.0,
     Quant.TORCHAO_INT8: 1.0,
     Quant.TORCHAO_INT8_DYNAMIC: 1.0,
     Quant.TORCHAO_FP8: 1.0,
     Quant.TORCHAO_FP8_DYNAMIC: 1.0,
     Quant.QUANTO_INT8: 1.0,
+    Quant.QUANTO_FP8: 1.0,
     Quant.BNB_8BIT: 1.0,
     Quant.BNB_4BIT: 0.5 + 4 / 64,
     # A block of 32 weights and its fp16 scale, q5's with a fifth bit each (ggml-common.h). A gguf file has its own: taken as the largest.
-    "gguf_q8_0": 34 / 32,
-    "gguf_q5_0": 22 / 32,
-    "gguf_q4_0": 18 / 32,
-    "gguf": 34 / 32,
+    Quant.GGUF_Q8_0: 34 / 32,
+    Quant.GGUF_Q5_0: 22 / 32,
+    Quant.GGUF_Q4_0: 18 / 32,
+    Quant.GGUF: 34 / 32,
 }
 
 

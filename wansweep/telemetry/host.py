@@ -12,6 +12,7 @@ import resource
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from wansweep.telemetry.samples import Missing, Reading
 from wansweep.units import KIB
@@ -164,9 +165,9 @@ def cpu_pct(before: Counters, after: Counters) -> Reading:
     return Reading(value=100 * (after.cpu_s - before.cpu_s) / wall_s)
 
 
-def machine_memory() -> dict[str, int]:
+def machine_memory(proc: Path = Path("/proc")) -> dict[str, int]:
     """The machine's memory as /proc/meminfo has it, in bytes: MemTotal, MemAvailable, SwapTotal, SwapFree and the rest."""
-    return _sizes("/proc/meminfo") or {}
+    return _sizes(str(proc / "meminfo")) or {}
 
 
 def _read(path: str) -> bytes | None:

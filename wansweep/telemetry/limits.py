@@ -47,6 +47,32 @@ def host_limits(*, proc: Path = Path("/proc"), sys: Path = Path("/sys/fs/cgroup"
     )
 
 
+def available_memory_bytes(*, proc: Path = Path("/proc"), sys: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Host memory that can be had without swapping: the least of the machine's MemAvailable and what each cgroup above leaves.
+
+    File pages that a cgroup would drop first count as free, as in MemAvailable. Null where /proc/meminfo cannot be read.
+    """
+    machine = machine_memory(proc).get("MemAvailable")
+    if machine is None:
+        return None
+    left = [room for folder in _cgroups(proc, sys) if (room := _room(folder)) is not None]
+    return max(0, min([machine, *left]))
+
+
+def _room(folder: Path) -> int | None:
+    """Bytes that one cgroup has left; null when it sets no limit."""
+    v2 = _number(folder / "memory.max")
+    limit = v2 if v2 is not None else _number(folder / "memory.limit_in_bytes")
+    used = _number(folder / ("memory.current" if v2 is not None else "memory.usage_in_bytes"))
+    if limit is None or limit >= _NO_LIMIT or used is None:
+        return None
+    try:
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        stat = {}
+    return limit - used + int(stat.get("inactive_file" if v2 is not None else "total_inactive_file", 0))
+
+
 def _cgroups(proc: Path, sys: Path) -> Iterator[Path]:
     """This process's cgroup folders, each followed by those above it: a limit anywhere on the way holds."""
     try:

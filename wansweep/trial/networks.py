@@ -29,6 +29,11 @@ def pipeline_class(task: Task) -> type[WanPipe]:
     return kind
 
 
+def modules(pipe: WanPipe) -> dict[str, torch.nn.Module]:
+    """Component name to module, for the components that have weights."""
+    return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+
+
 def build(networks: Architecture, task: Task, *, boundary: float | None, device: str = "cpu") -> WanPipe:
     """A pipeline of fresh modules, as the hub's of that family: classes, configs, and a scheduler with flow_shift 3.0, the conversions' own.
 

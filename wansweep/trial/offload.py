@@ -5,20 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from accelerate import cpu_offload_with_hook
 from diffusers.hooks import apply_group_offloading
 
 from wansweep.case import Case
 from wansweep.levers import Offload, TextEncoder
+from wansweep.trial import host_memory
 from wansweep.trial.experts import experts
 from wansweep.trial.invalid import Invalid, hold, refusals
 from wansweep.trial.pipeline import WanPipe, modules
 from wansweep.trial.placement import ExpertSwap, Placement
-
-# Pinned memory cannot be swapped out; a machine without any of the rest stops.
-_PINNED_SHARE = 0.9
 
 
 def apply_offload(pipe: WanPipe, case: Case, device: torch.device, *, scratch: Path | None = None) -> Placement:
@@ -35,17 +32,18 @@ def apply_offload(pipe: WanPipe, case: Case, device: torch.device, *, scratch: P
         scratch: Folder for weights that wait on disk.
 
     Raises:
-        Invalid: diffusers or the machine refuses the mode here.
+        Invalid: diffusers or the machine refuses the mode here, or the host has too little memory to pin.
     """
     cuda = device.type == "cuda"
     swap = None
+    host_memory.hold_pinned(pipe, case, device)
     with refusals(f"offload={case.offload} on {device.type}"):
         match case.offload:
             case Offload.NONE:
                 _place(pipe, case, device, list(modules(pipe)))
             case Offload.EXPERT | Offload.EXPERT_PINNED:
                 _place(pipe, case, device, [name for name in modules(pipe) if name not in experts(pipe)])
-                swap = _swap(pipe, device, pinned=case.offload is Offload.EXPERT_PINNED)
+                swap = ExpertSwap(list(experts(pipe).values()), device, pinned=case.offload is Offload.EXPERT_PINNED)
             case Offload.MODEL:
                 pipe.enable_model_cpu_offload(device=device)
             case Offload.GROUP_BLOCK | Offload.GROUP_LEAF:
@@ -63,18 +61,6 @@ def _place(pipe: WanPipe, case: Case, device: torch.device, names: list[str]) ->
     for name in names:
         if not kept.get(name):
             modules(pipe)[name].to(device)
-
-
-def _swap(pipe: WanPipe, device: torch.device, *, pinned: bool) -> ExpertSwap:
-    if pinned:
-        wanted = sum(tensor.nbytes for expert in experts(pipe).values() for tensor in (*expert.parameters(), *expert.buffers()))
-        available = psutil.virtual_memory().available
-        if wanted > _PINNED_SHARE * available:
-            raise Invalid(
-                f"offload={Offload.EXPERT_PINNED}: {wanted / 1e9:.1f} GB to pin, of {available / 1e9:.1f} GB available at most "
-                f"{100 * _PINNED_SHARE:.0f} % may be; offload={Offload.EXPERT} needs no pinned memory"
-            )
-    return ExpertSwap(list(experts(pipe).values()), device, pinned=pinned)
 
 
 def _group(pipe: WanPipe, case: Case, device: torch.device, scratch: Path | None) -> None:

@@ -7,6 +7,7 @@ reason, one that is declared and not in force raises it with both values; none i
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from wansweep.case import Case
 from wansweep.levers import Compile
 from wansweep.plan.rules import forbidden
 from wansweep.record import Expert, Share
-from wansweep.trial import attention, caches, compilation, guidance, offload, projections, quantise, solvers, vae
+from wansweep.trial import attention, caches, compilation, groups, guidance, offload, projections, quantise, solvers, vae
 from wansweep.trial.generate import expert_schedule
 from wansweep.trial.invalid import Invalid
 from wansweep.trial.offload import apply_offload, check_offload, hooks
@@ -39,6 +40,8 @@ class InForce:
         swaps: How often an expert came to the device.
         forwards: Of the transformer in a step; null where torch.compile hides them.
         graphs: Graphs that torch.compile had made before; null where nothing compiles.
+        families: Component to how many of its layers each quantisation keeps.
+        group: Option of group offload to its value in the hooks.
     """
 
     hooks: dict[str, str]
@@ -49,6 +52,8 @@ class InForce:
     swaps: int | None = None
     forwards: int | None = None
     graphs: int | None = None
+    families: dict[str, Counter[str]] = field(default_factory=dict)
+    group: dict[str, str] = field(default_factory=dict)
 
 
 def refuse(case: Case) -> None:
@@ -86,6 +91,8 @@ def place(pipe: WanPipe, case: Case, device: torch.device, *, scratch: Path | No
     attention.check(pipe, case)
     placement = apply_offload(pipe, case, device, scratch=scratch)
     check_offload(case, hooks(pipe, placement))
+    groups.check(pipe, case, device)
+    quantise.check_placed(pipe, case)
     return placement
 
 
@@ -106,7 +113,11 @@ def watched(pipe: WanPipe, case: Case, placement: Placement) -> Iterator[InForce
         Invalid: A lever was declared and did nothing.
     """
     shown = InForce(
-        hooks=hooks(pipe, placement), devices=offload.devices(pipe), graphs=compilation.graphs() if compilation.needed(case) else None
+        hooks=hooks(pipe, placement),
+        devices=offload.devices(pipe),
+        graphs=compilation.graphs() if compilation.needed(case) else None,
+        families=quantise.families(pipe),
+        group=groups.resolved(pipe),
     )
     caches.reset(pipe)
     with ExitStack() as watching:

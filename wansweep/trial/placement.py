@@ -30,9 +30,11 @@ class ExpertSwap:
         self.pinned = pinned
         self.swaps = 0
         self.resident: torch.nn.Module | None = None
-        self._host = {id(expert): [tensor.data.pin_memory() if pinned else tensor.data for tensor in _tensors(expert)] for expert in experts}
+        self._host: dict[int, list[torch.Tensor]] = {}
         self._experts = experts
         for expert in experts:
+            self._host[id(expert)] = [tensor.data.pin_memory() if pinned else tensor.data for tensor in _tensors(expert)]
+            # At once, so that the plain copy of one expert is gone before the next is pinned.
             self._park(expert)
 
     def bring(self, expert: torch.nn.Module) -> None:

@@ -164,7 +164,7 @@ class _Run:
         pipe = pipeline.load(self.case, self.task.source, self.weights, device=self.device, spans=spans)
         solvers.check(pipe, self.case, self.task.source.boundary)
         # Quantising is the one lever of these that rewrites weights; the others take next to no time.
-        with spans(Span.H2D if self.case.quant is Quant.NONE else Span.CAST):
+        with spans(Span.H2D if set(self.case.quants.values()) == {Quant.NONE} else Span.CAST):
             options.apply_to_weights(pipe, self.case)
         with spans(Span.H2D):
             self.mesh = parallel.split(pipe, self.case, self.seat, self.device)
@@ -209,7 +209,7 @@ class _Run:
             dtypes=options.dtypes(pipe),
             hooks=shown.hooks,
             attention=attention.resolved(pipe),
-            quant=quantise.resolved(pipe),
+            quant=quantise.resolved(shown.families, "transformer", "transformer_2"),
             cache=caches.resolved(pipe, case),
             parallel=parallel.resolved_parallel(pipe, cfg=cfg),
             shift=solvers.shift(pipe),
@@ -220,7 +220,7 @@ class _Run:
             devices=shown.devices,
             vae=vae.resolved(pipe),
             fused_qkv=projections.fused(pipe),
-            quantised_layers=quantise.layers(pipe) if case.quant is not Quant.NONE else {},
+            quantised_layers=quantise.layers(shown.families),
             block_computations=shown.blocks,
             expert_swaps=shown.swaps,
             compile=compilation.resolved(pipe, case),
@@ -231,6 +231,8 @@ class _Run:
             vae_decodes=shown.decodes,
             shard_bytes={name: parallel.shard_bytes(expert) for name, expert in experts(pipe).items()} if case.fsdp else {},
             ranks_error=ranks_error,
+            text_encoder_quant=quantise.resolved(shown.families, "text_encoder"),
+            group=shown.group,
         )
 
 
