@@ -1,4 +1,4 @@
-"""Verbs: run (the default), plan, report. Each reads as what it does; the work is elsewhere.
+"""Verbs: run (the default), plan, report, doctor. Each reads as what it does; the work is elsewhere.
 
 Imports are late: `--help`, `plan` and `report` answer without torch, Ray or diffusers.
 """
@@ -31,6 +31,7 @@ wansweep [run] +sweep=NAME [overrides]     run a sweep; the last line on stdout 
 wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record
 wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts)
 wansweep report RUN_DIR                    render a run folder's report again
+wansweep doctor                            what this machine can run and measure, what it cannot, and how to mend it
 
 overrides:  model=ti2v_5b  weights=tiny|random|hub|/folder  base.steps=10  'sweep.axes.offload=[none,model]'  procedure=careful  cluster=auto
 """
@@ -103,6 +104,30 @@ def report(arguments: Sequence[str]) -> int:
     return OK
 
 
+def doctor(arguments: Sequence[str]) -> int:
+    """Say what this machine can run and measure, what it cannot and how to mend it. Exit code 1 when sweeps would fail here."""
+    from wansweep.doctor.examine import examine
+    from wansweep.doctor.show import as_json, as_terminal
+
+    parser = argparse.ArgumentParser(prog="wansweep doctor", description=doctor.__doc__)
+    parser.add_argument("--format", choices=("terminal", "json"), default="terminal")
+    parser.add_argument(
+        "--cluster", default="local", metavar="ADDRESS", help="the Ray cluster to try, as cluster.address: local, auto or host:port"
+    )
+    options = parser.parse_args(arguments)
+    findings = []
+    for finding in examine(address=options.cluster):
+        findings.append(finding)
+        if options.format == "terminal" and sys.stderr.isatty():
+            print(f"\rlooking at {finding.area} ...\033[K", end="", file=sys.stderr, flush=True)
+    if options.format == "terminal" and sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    colour = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if colour else None
+    print(as_json(findings) if options.format == "json" else as_terminal(findings, width=width, colour=colour))
+    return FAILED_CASES if any(finding.state.stops_sweeps for finding in findings) else OK
+
+
 def _for_terminal(render: Callable[..., str], results: Results) -> str:
     """Rendered in colour and to the terminal's width, or plain and wide for a file or pipe."""
     if not sys.stdout.isatty():
@@ -167,4 +192,4 @@ def _run_trials(request: Request, folder: RunFolder, publisher: Publisher, todo:
             return run_trials(sweep, todo, connection=connection, run_folder=str(folder.path.resolve()), watcher=view)
 
 
-_VERBS = {"run": run, "plan": plan, "report": report}
+_VERBS = {"run": run, "plan": plan, "report": report, "doctor": doctor}
