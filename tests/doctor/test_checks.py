@@ -20,8 +20,8 @@ from wansweep.trial.ability import Ability, Asking, Device, Torch
 from wansweep.units import GIB
 
 H200 = Gpu(
-    uuid="GPU-1", name="NVIDIA H200", memory_bytes=141 * 10**9, compute_capability="9.0", ecc=True, mig=False, persistence=True, power_limit_w=700.0,
-    pcie_gen=5, pcie_width=16, pcie_gen_max=5, pcie_width_max=16, sm_clock_max_mhz=1980, mem_clock_max_mhz=3201, gpm=True,
+    uuid="GPU-1", name="NVIDIA H200", memory_bytes=141 * 10**9, compute_capability="9.0", ecc=True, mig=False, persistence=True,
+    power_limit_w=700.0, pcie_gen=5, pcie_width=16, pcie_gen_max=5, pcie_width_max=16, sm_clock_max_mhz=1980, mem_clock_max_mhz=3201, gpm=True,
 )  # fmt: skip
 SEEN = Device(uuid="GPU-1", name="NVIDIA H200", total_bytes=140 * 10**9, capability="9.0")
 TORCH = Torch(version="2.13.0+cu130", cuda="13.0", devices=(SEEN,), architectures=("sm_90",))
