@@ -1,4 +1,4 @@
-"""Verbs: run (the default), plan, report, doctor. Each reads as what it does; the work is elsewhere.
+"""Verbs: run (the default), plan, report, watch, doctor. Each reads as what it does; the work is elsewhere.
 
 Imports are late: `--help`, `plan` and `report` answer without torch, Ray or diffusers.
 """
@@ -31,6 +31,7 @@ wansweep [run] +sweep=NAME [overrides]     run a sweep; the last line on stdout 
 wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record
 wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts)
 wansweep report RUN_DIR                    render a run folder's report again
+wansweep watch RUN_DIR                     follow a sweep that runs, from another shell; the summary of one that is over
 wansweep doctor                            what this machine can run and measure, what it cannot, and how to mend it
 
 overrides:  model=ti2v_5b  weights=tiny|random|hub|/folder  base.steps=10  'sweep.axes.offload=[none,model]'  procedure=careful  cluster=auto
@@ -101,6 +102,30 @@ def report(arguments: Sequence[str]) -> int:
         write_atomic(options.output, text.encode())
     else:
         print(text, end="")
+    return OK
+
+
+def watch(arguments: Sequence[str]) -> int:
+    """Follow a running sweep from another shell, and print the summary when it is over."""
+    from wansweep.publish import read_results
+    from wansweep.report import terminal
+    from wansweep.schedule.watching import Sight, follow, silent_s
+    from wansweep.store import open_folder
+
+    parser = argparse.ArgumentParser(prog="wansweep watch", description=watch.__doc__)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--once", action="store_true", help="look once, also on a terminal")
+    options = parser.parse_args(arguments)
+    folder = open_folder(options.run_dir)
+    sight, board = follow(folder.live, stream=sys.stdout, once=options.once)
+    if sight is Sight.LOOKED:
+        return OK
+    results = read_results(folder)
+    print(_for_terminal(terminal.render, results))
+    if sight is Sight.SILENT and board is not None:
+        print(
+            f"its driver (pid {board.pid}) has said nothing for {silent_s(board):.0f} s; go on with: {results.sweep.command} resume={folder.path}"
+        )
     return OK
 
 
@@ -188,8 +213,8 @@ def _run_trials(request: Request, folder: RunFolder, publisher: Publisher, todo:
     sweep = request.sweep
     with connect(sweep.cluster) as connection:
         print(connection.told(), file=sys.stderr)
-        with LiveView(total=len(todo), title=sweep.name, on_record=publisher.add) as view:
+        with LiveView(total=len(todo), title=sweep.name, on_record=publisher.add, file=folder.live) as view:
             return run_trials(sweep, todo, connection=connection, run_folder=str(folder.path.resolve()), watcher=view)
 
 
-_VERBS = {"run": run, "plan": plan, "report": report, "doctor": doctor}
+_VERBS = {"run": run, "plan": plan, "report": report, "watch": watch, "doctor": doctor}

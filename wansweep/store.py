@@ -8,6 +8,7 @@
         records/ID-TRIAL.json one durable file a finished trial
         traces/ID-TRIAL.parquet  what the sampler saw during it
         videos/               the mp4s, when they are kept
+        live.json             progress, while the sweep runs only
         summary.parquet .csv, stages.parquet, report.md    rendered from the above after every trial
 """
 
@@ -65,6 +66,11 @@ class RunFolder:
     def report(self) -> Path:
         """The rendered report."""
         return self.path / "report.md"
+
+    @property
+    def live(self) -> Path:
+        """Where a running sweep posts its progress; there while it runs only."""
+        return self.path / "live.json"
 
     @property
     def records(self) -> Path:

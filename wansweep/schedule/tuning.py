@@ -25,7 +25,9 @@ from wansweep.plan.rules import forbidden
 from wansweep.record import Outcome, Record, from_json
 from wansweep.schedule.cluster import Capacity, Connection
 from wansweep.schedule.controller import CaseTrial
+from wansweep.schedule.export import Exporter
 from wansweep.schedule.order import Order
+from wansweep.schedule.progress import PROGRESS, Progress
 from wansweep.sweep import Sweep
 
 
@@ -35,8 +37,30 @@ class Watcher(Protocol):
     def doing(self, label: str, what: str) -> None:
         """A trial is running and this is its stage."""
 
+    def progress(self, now: Progress) -> None:
+        """Where a running trial is; after `doing`, and more of it."""
+
     def finished(self, record: Record) -> None:
         """A trial is over."""
+
+
+class _Watchers:
+    """Several watchers as one, told in order."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self._watchers = watchers
+
+    def doing(self, label: str, what: str) -> None:
+        for watcher in self._watchers:
+            watcher.doing(label, what)
+
+    def progress(self, now: Progress) -> None:
+        for watcher in self._watchers:
+            watcher.progress(now)
+
+    def finished(self, record: Record) -> None:
+        for watcher in self._watchers:
+            watcher.finished(record)
 
 
 def run_trials(sweep: Sweep, todo: Sequence[tuple[Case, int]], *, connection: Connection, run_folder: str, watcher: Watcher) -> bool:
@@ -46,11 +70,14 @@ def run_trials(sweep: Sweep, todo: Sequence[tuple[Case, int]], *, connection: Co
     """
     capacity = connection.capacity
     queue = _Queue(capacity=capacity, exclusive=sweep.cluster.exclusive)
+    exporter = Exporter(total=len(todo))
+    watcher = _Watchers(watcher, exporter)
     for case, trial in todo:
         if refusal := capacity.refusal(case.gpus) or forbidden(case):
             watcher.finished(_unrun(case, trial, Outcome.INVALID, refusal))
         else:
             queue.waiting.append(_order(sweep, case, trial, connection, run_folder))
+            exporter.waiting(case.label)
     if not queue.waiting:
         return False
     tuner = Tuner(
@@ -189,6 +216,7 @@ class _Recorder(Callback):  # type: ignore[misc]
             self._watcher.finished(from_json(result["record"]))
         else:
             self._watcher.doing(result["label"], result["doing"])
+            self._watcher.progress(PROGRESS.validate_json(result["progress"]))
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object) -> None:
         """A controller died, and its ranks with it; after its record, that no longer matters."""
