@@ -123,9 +123,8 @@ def watch(arguments: Sequence[str]) -> int:
     results = read_results(folder)
     print(_for_terminal(terminal.render, results))
     if sight is Sight.SILENT and board is not None:
-        print(
-            f"its driver (pid {board.pid}) has said nothing for {silent_s(board):.0f} s; go on with: {results.sweep.command} resume={folder.path}"
-        )
+        silent = f"its driver (pid {board.pid}) has said nothing for {silent_s(board):.0f} s"
+        print(f"{silent}; go on with: {results.sweep.command} resume={folder.path}")
     return OK
 
 
