@@ -129,3 +129,10 @@ def test_prometheus_scrapes_a_sweep_that_started_its_own_ray_and_answers_the_das
         ["promtool", "check", "config", str(tmp_path / "data/wansweep/prometheus/prometheus.yml")], capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, checked.stderr
+
+
+def test_the_readme_says_what_every_metric_is() -> None:
+    told = re.findall(r"^\| `(ray_wansweep_\w+)` \| (.*?) \| (.+) \|$", (ROOT / "launch" / "README.md").read_text(), re.MULTILINE)
+    assert [(name, labels.strip(), text) for name, labels, text in told] == [
+        (series.exported, ", ".join(series.labels), series.help) for series in SERIES
+    ]
