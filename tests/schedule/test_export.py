@@ -139,7 +139,7 @@ def test_rays_own_endpoint_shows_a_sweep_move(ray_address: str, tmp_path) -> Non
     overrides = ["+sweep=four", "--config-dir", str(CONF), f"cluster.address={ray_address}", f"reports={tmp_path}", "procedure.isolation=warm"]
     seen: dict[str, dict[str, set[float]]] = {}
     with subprocess.Popen(
-        command(*overrides, "base.steps=40"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command(*overrides, "base.steps=300"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as sweep:
         try:
             while sweep.poll() is None:

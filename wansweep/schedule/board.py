@@ -20,6 +20,8 @@ from wansweep.units import BYTES, show
 # Lines of a terminal that are not rows of running trials: head, bar, the count of the rest, the prompt's own.
 FRAME = 5
 BAR = 60
+# However narrow it is, so much of a label is shown.
+LABEL = 8
 # Figures at the end of a row want this much width; a narrower terminal does without.
 WIDE = 100
 
@@ -78,10 +80,12 @@ class Board:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The picture: as many running trials as the terminal has room for, and a count of the rest. Made anew for every size."""
         yield Text(self.head(), no_wrap=True, overflow="ellipsis")
-        yield ProgressBar(total=max(1, self.total), completed=self.done, width=min(BAR, options.max_width))
+        bar = Table.grid()
+        bar.add_row(ProgressBar(total=max(1, self.total), completed=self.done, width=min(BAR, options.max_width)))
+        yield bar
         shown = max(1, console.size.height - FRAME)
         table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True, overflow="ellipsis", ratio=None)
+        table.add_column(no_wrap=True, overflow="ellipsis", min_width=LABEL)
         for column in range(2 + 4 * (options.max_width >= WIDE)):
             table.add_column(no_wrap=True, justify="left" if column == 0 else "right", style="cyan" if column == 0 else "")
         for trial in self.running[:shown]:
