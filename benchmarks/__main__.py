@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import measuring
+from benchmarks import comparing, measuring, packing, planning
 
-BENCHMARKS = {"measuring": measuring.run}
+BENCHMARKS = {"measuring": measuring.run, "packing": packing.run, "comparing": comparing.run, "planning": planning.run}
 
 
 def main() -> int:

@@ -41,6 +41,8 @@ def masked(text: str) -> str:
     # CPU and host memory of a stage are null or not as its length is; on a CPU the GPU's figures always are.
     text = re.sub(r"^(\| \w+ \| # \| n/a \|) \S+ \| \S+ (\| n/a \| n/a \| n/a \|)$", r"\1 # | # \2", text, flags=re.MULTILINE)
     text = re.sub(r"^- \*\*(Memory|Measured|n/a|Avg CPU Utilization)\*\*: .*$", r"- **\1**: #", text, flags=re.MULTILINE)
+    # Who ran beside whom depends on the machine's cores.
+    text = re.sub(r"^- \*\*Node shared with\*\*: .*\n", "", text, flags=re.MULTILINE)
     # Which rules find something depends on the machine's speed.
     text = re.sub(r"^\*\*(Instability warnings|Bottlenecks Detected):\*\*\n(- .*\n)+\n", "", text, flags=re.MULTILINE)
     return re.sub(r"^(Nothing found by|Not checked).*$", "#", text, flags=re.MULTILINE)

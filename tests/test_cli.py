@@ -10,7 +10,7 @@ import pytest
 
 from tests.runs import ROOT, wansweep
 
-HEAVY = ("torch", "ray", "diffusers", "transformers", "polars")
+HEAVY = ("torch", "ray", "diffusers", "transformers", "polars", "hydra")
 
 
 def imported_by(*arguments: str) -> set[str]:
@@ -22,8 +22,8 @@ def imported_by(*arguments: str) -> set[str]:
     return set(json.loads(done.stderr.splitlines()[-1].replace("'", '"')))
 
 
-def test_plan_imports_nothing_heavy() -> None:
-    assert imported_by("plan", "+sweep=quick") == set()
+def test_plan_imports_nothing_heavy_but_hydra() -> None:
+    assert imported_by("plan", "+sweep=quick") == {"hydra"}
 
 
 def test_plan_as_json_is_one_array_with_a_row_a_case_and_nothing_else() -> None:
@@ -63,3 +63,39 @@ def test_help_tells_the_verbs() -> None:
     done = wansweep("--help")
     assert done.returncode == 0
     assert all(verb in done.stdout for verb in ("plan", "report", "resume=RUN_DIR", "--config-dir"))
+
+
+def test_the_verbs_that_read_folders_import_nothing_heavy_but_polars(tmp_path) -> None:
+    old = str(ROOT / "tests" / "data" / "seed_report.md")
+    folder = str(tmp_path / "old")
+    for arguments in (
+        ["import", old, "-o", folder],
+        ["report", folder],
+        ["report", folder, "--format", "seed"],
+        ["compare", folder, folder],
+        ["recommend", folder],
+    ):
+        assert imported_by(*arguments) == {"polars"}, arguments
+
+
+def test_compare_answers_with_its_exit_code_and_json_alone_on_stdout(tmp_path) -> None:
+    folder = str(tmp_path / "old")
+    wansweep("import", str(ROOT / "tests" / "data" / "seed_report.md"), "-o", folder)
+    done = wansweep("compare", folder, folder, "--format", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    document = json.loads(done.stdout)
+    assert (document["exit_code"], len(document["cases"])) == (0, 6)
+    assert wansweep("compare", folder, folder, "--format", "md").stdout.startswith("**No regression: 6 inconclusive")
+    wrong = wansweep("compare", folder, folder, "--across", "trch")
+    assert (wrong.returncode, wrong.stderr) == (2, "wansweep: --across trch: not compared between environments; did you mean 'torch'?\n")
+
+
+def test_recommend_answers_and_tells_wrong_units_apart(tmp_path) -> None:
+    folder = str(tmp_path / "old")
+    wansweep("import", str(ROOT / "tests" / "data" / "seed_report.md"), "-o", folder)
+    done = wansweep("recommend", folder, "--max-vram", "40GiB", "--objective", "vram")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Least VRAM under 40.00 GiB (peak allocated): 02_Efficiency_Mode_720p (147.06 s, 31.27 GiB; n=1, insufficient)" in done.stdout
+    wrong = wansweep("recommend", folder, "--max-vram", "24XB")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("wansweep: --max-vram 24XB: write an amount of memory above 0 with its unit, as 24GB")

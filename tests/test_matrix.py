@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import BASE
-from wansweep.case import Model
+from wansweep.case import Model, Preset
 from wansweep.errors import ConfigError
 from wansweep.levers import Offload
 from wansweep.matrix import Matrix, expand
+from wansweep.presets import Settings
 
 VALUES = {
     "steps": st.lists(st.integers(1, 100), min_size=1, max_size=4, unique=True),
@@ -26,7 +28,7 @@ axes_of = st.fixed_dictionaries({}, optional=VALUES)
 
 def matrix(**parts: object) -> Matrix:
     base = {**BASE, "model": "ti2v_5b", "task": "t2v"}
-    whole = {"base": base, "model_defaults": {}, "cases": {}, "axes": {}, "zips": {}, "include": [], "exclude": [], **parts}
+    whole = {"base": base, "presets": {}, "boundaries": {}, "cases": {}, "axes": {}, "zips": {}, "include": [], "exclude": [], **parts}
     return Matrix(**whole)  # type: ignore[arg-type]
 
 
@@ -96,11 +98,59 @@ def test_one_setting_can_be_run_under_two_names() -> None:
     assert [case.label for case in cases] == ["one", "two"]
 
 
-def test_a_model_brings_its_own_defaults_under_base() -> None:
-    base = {**BASE, "model": "ti2v_5b", "task": None, "steps": None, "guidance_2": None}
-    defaults = {Model.TI2V_5B: {"task": "t2v", "steps": 50}, Model.T2V_A14B: {"task": "t2v", "steps": 40, "guidance_2": 3.0}}
-    cases, _ = expand(matrix(base=base, model_defaults=defaults, axes={"model": ["ti2v_5b", "t2v_a14b"]}))
-    assert [(case.steps, case.guidance_2) for case in cases] == [(50, None), (40, 3.0)]
+SETTINGS = {
+    (Preset.OFFICIAL, Model.TI2V_5B): Settings(fields={"task": "t2v", "width": 1280, "height": 704, "steps": 50}, boundary=None),
+    (Preset.OFFICIAL, Model.T2V_A14B): Settings(
+        fields={"width": 1280, "height": 704, "steps": 40, "guidance_2": 3.0}, boundary=0.875, sizes=("832x480",)
+    ),
+    (Preset.MLPERF_LIKE, Model.T2V_A14B): Settings(
+        fields={"width": 1280, "height": 704, "steps": 20, "guidance_2": 3.0, "seed": 42}, boundary=0.875
+    ),
+}
+OPEN = {**BASE, "model": "t2v_a14b", "task": "t2v", "width": None, "height": None, "steps": None, "guidance_2": None}
+
+
+def preset_matrix(**parts: object) -> Matrix:
+    return matrix(**{"base": OPEN, "presets": SETTINGS, "boundaries": {Model.T2V_A14B: 0.875}, **parts})
+
+
+def test_a_preset_fills_what_base_leaves_open() -> None:
+    cases, _ = expand(preset_matrix(axes={"model": ["ti2v_5b", "t2v_a14b"]}))
+    assert [(case.steps, case.guidance_2, case.preset) for case in cases] == [(50, None, Preset.OFFICIAL), (40, 3.0, Preset.OFFICIAL)]
+
+
+def test_a_preset_is_named_and_can_be_an_axis() -> None:
+    cases, _ = expand(preset_matrix(axes={"preset": ["official", "mlperf-like"]}))
+    assert [(case.steps, case.preset) for case in cases] == [(40, "official"), (20, "mlperf-like")]
+    assert [case.label.split("-", 3)[3] for case in cases] == ["official", "mlperf_like"]
+
+
+@pytest.mark.parametrize(
+    "departure", [{"steps": 39}, {"shift": 3.0}, {"guidance_2": 2.0}, {"seed": 7}, {"width": 832, "height": 480}, {"frames": 77}]
+)
+def test_a_case_that_departs_from_its_preset_is_not_called_by_it(departure: dict[str, object]) -> None:
+    held = {key: replace(settings, fields={**settings.fields, "shift": 5.0, "frames": 121}) for key, settings in SETTINGS.items()}
+    plain, other = expand(
+        preset_matrix(presets=held, cases={"plain": {"preset": "mlperf-like"}, "other": {"preset": "mlperf-like", **departure}})
+    )[0]
+    assert (plain.preset, other.preset) == (Preset.MLPERF_LIKE, None)
+
+
+def test_another_boundary_or_size_decides_too() -> None:
+    assert expand(preset_matrix(boundaries={Model.T2V_A14B: 0.5}))[0][0].preset is None
+    sized = expand(preset_matrix(cases={"small": {"width": 832, "height": 480}, "odd": {"width": 640, "height": 480}}))[0]
+    assert [case.preset for case in sized] == [Preset.OFFICIAL, None]
+
+
+def test_settings_that_are_a_preset_s_are_called_so_however_they_were_written() -> None:
+    cases, excluded = expand(preset_matrix(axes={"preset": ["official", "mlperf-like"]}, base={**OPEN, "steps": 20}))
+    assert [case.preset for case in cases] == [Preset.MLPERF_LIKE]
+    assert len(excluded) == 1
+
+
+def test_a_preset_without_settings_for_the_model_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"preset=mlperf-like: there are no such settings for ti2v_5b; there are for t2v_a14b"):
+        expand(preset_matrix(axes={"preset": ["mlperf-like"], "model": ["ti2v_5b"]}))
 
 
 def test_gpus_and_degrees_complete_each_other() -> None:

@@ -31,6 +31,11 @@ def test_the_wheel_carries_every_config(site: Path) -> None:
     assert {path.relative_to(site / "wansweep" / "conf") for path in (site / "wansweep" / "conf").rglob("*.yaml")} == shipped
 
 
+def test_the_wheel_carries_the_pages_style_and_scripts(site: Path) -> None:
+    ours = {path.name for path in (ROOT / "wansweep" / "report" / "page").iterdir()}
+    assert {"page.css", "table.js"} <= {path.name for path in (site / "wansweep" / "report" / "page").iterdir()} == ours
+
+
 def test_the_wheel_carries_the_tested_set_for_the_doctor(site: Path) -> None:
     assert (site / "wansweep" / "constraints.txt").read_text() == (ROOT / "constraints.txt").read_text()
     where = [sys.executable, "-c", "from wansweep.doctor.software import constraints; print(constraints())"]
@@ -44,7 +49,7 @@ def test_the_wheel_plans_outside_the_checkout_with_its_own_configs(site: Path, t
     done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "quick: 9 cases" in done.stdout
-    where = [sys.executable, "-c", "from wansweep.config import conf_dir; print(conf_dir())"]
+    where = [sys.executable, "-c", "from wansweep.shipped import conf_dir; print(conf_dir())"]
     found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
     assert found == str(site / "wansweep" / "conf")
     assert list(tmp_path.iterdir()) == []  # Hydra leaves nothing behind
@@ -57,6 +62,7 @@ def test_the_constraints_pin_every_dependency_and_name_no_index() -> None:
     dependencies = {re.sub(r"[-_.]+", "-", name).lower() for name in declared} & {
         "torch", "diffusers", "transformers", "accelerate", "safetensors", "ftfy", "imageio", "ray", "polars", "hydra-core", "pydantic",
         "nvidia-ml-py", "psutil", "rich", "pyyaml", "pytest", "hypothesis", "ruff", "mypy", "import-linter", "hatchling",
+        "altair", "vl-convert-python", "selenium",
     }  # fmt: skip
     assert len(dependencies) >= 20
     assert dependencies <= pins

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
+from tests.gpu_runs import gpu_cases, gpu_folder, gpu_records, gpu_sweep
 from tests.makers import make_record
+from tests.runs import wansweep
 from wansweep.config import read_request
 from wansweep.publish import Publisher, read_results
 from wansweep.record import Outcome
@@ -28,3 +31,34 @@ def test_a_trial_run_again_takes_the_place_of_its_accident_in_the_tables_as_on_d
     assert [record.outcome for record in results.records] == [Outcome.OK]
     assert results.summary["outcome"][0] == "ok"
     assert pl.read_parquet(folder.path / "summary.parquet").equals(read_results(folder).summary)
+
+
+def test_every_trial_leaves_a_page_and_a_time_line_of_what_is_there_so_far(tmp_path: Path) -> None:
+    cases = gpu_cases()[:2]
+    folder = create(tmp_path, gpu_sweep(cases), environment())
+    Publisher(folder).add(gpu_records(cases, repeats=1)[0])
+    page = (folder.path / "report.html").read_text()
+    assert "1 not run yet" in page
+    names = {event["args"].get("name") for event in json.loads((folder.path / "trace.json").read_text())["traceEvents"]}
+    assert "ti2v_5b-none #0 (ok) rank 0 on NVIDIA H200" in names
+
+
+def test_a_folder_of_an_older_version_is_gone_on_with(tmp_path: Path) -> None:
+    cases = gpu_cases()[:1]
+    folder = create(tmp_path, gpu_sweep(cases), environment())
+    folder.frames.rmdir()
+    publisher = Publisher(folder)
+    assert folder.frames.is_dir()
+    old = gpu_records(cases, repeats=1)[0]
+    publisher.add(replace(old, origin_s=None, ranks=()))
+    assert "No samples of memory are kept for this trial" in (folder.path / "report.html").read_text()
+
+
+def test_the_page_is_made_again_from_the_folder_alone(tmp_path: Path) -> None:
+    folder = gpu_folder(tmp_path, gpu_records(gpu_cases()[:2], repeats=1))
+    (folder.traces / f"{gpu_cases()[1].id}-0.parquet").write_bytes(b"cut short")
+    Publisher(folder).render()
+    done = wansweep("report", str(folder.path), "--format", "html", "-o", str(tmp_path / "again.html"))
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert (tmp_path / "again.html").read_text() == (folder.path / "report.html").read_text()
+    assert "GPU in use" in (tmp_path / "again.html").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,13 @@ def folder(tmp_path: Path):
 def test_a_record_survives_its_json() -> None:
     record = make_record(make_case())
     assert from_json(to_json(record)) == record
+
+
+def test_a_record_of_before_output_hashes_and_origins_is_read() -> None:
+    record = make_record(make_case())
+    document = json.loads(to_json(record))
+    del document["origin_s"], document["resolved"]["output_sha256"]
+    assert from_json(json.dumps(document)) == record
 
 
 def test_the_sweep_in_a_folder_is_the_sweep_that_was_asked_for(folder) -> None:

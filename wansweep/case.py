@@ -35,6 +35,17 @@ class Task(StrEnum):
     I2V = "i2v"
 
 
+class Preset(StrEnum):
+    """Whose settings a case has: those of Wan2.2's own code, of diffusers and the converted checkpoints, or MLPerf's.
+
+    The last are like MLPerf's alone: a run of them is no MLPerf result.
+    """
+
+    OFFICIAL = "official"
+    DIFFUSERS_DEFAULT = "diffusers-default"
+    MLPERF_LIKE = "mlperf-like"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
     """One configuration. Two cases with equal declared fields are one case.
@@ -47,8 +58,9 @@ class Case:
         frames: Frames of video, 4n+1.
         steps: Denoising steps.
         shift: Flow shift of the scheduler. Decides how many steps each A14B expert gets.
-        guidance: CFG scale; of the high-noise expert where there are two. At most 1 means no CFG.
-        guidance_2: CFG scale of the low-noise expert; null for a model with one.
+        guidance: CFG scale; of the high-noise expert where there are two. At most 1 turns CFG off: one forward a step, in both experts.
+        guidance_2: CFG scale of the low-noise expert; null for a model with one. At most 1 with guidance above 1 is computed as it stands:
+            two forwards, weighted so; it saves nothing.
         weights: ``tiny``, ``random``, ``hub`` or a folder in diffusers' layout.
         prompt: Text prompt.
         negative_prompt: Text for the unconditional forward.
@@ -84,6 +96,7 @@ class Case:
         compile: What torch.compile compiles.
         compile_backend: By torch.compile's names.
         label: What tables call the case; given by the sweep, no part of the identity.
+        preset: Whose settings these are, all of them; null for settings of its own. Follows from the other fields, so no part of the identity.
     """
 
     model: Model
@@ -130,6 +143,7 @@ class Case:
     compile: Compile = Compile.NONE
     compile_backend: str = "inductor"
     label: str = field(default="", compare=False, metadata={"declared": False})
+    preset: Preset | None = field(default=None, compare=False, metadata={"declared": False})
 
     @property
     def id(self) -> str:

@@ -1,4 +1,4 @@
-"""Verbs: run (the default), plan, report, watch, doctor. Each reads as what it does; the work is elsewhere.
+"""Verbs: run (the default), plan, report, import, compare, recommend, watch, doctor. Each reads as what it does; the work is elsewhere.
 
 Imports are late: `--help`, `plan` and `report` answer without torch, Ray or diffusers.
 """
@@ -9,7 +9,8 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,18 +20,21 @@ from wansweep.errors import ConfigError, WansweepError
 if TYPE_CHECKING:
     from wansweep.case import Case
     from wansweep.config import Request
+    from wansweep.plan.packing import Predicted
     from wansweep.publish import Publisher
     from wansweep.record import Record
     from wansweep.store import RunFolder
-    from wansweep.tables.results import Results
 
-OK, FAILED_CASES, WRONG, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED_CASES, WRONG, REGRESSION, NOTHING_COMPARABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 USAGE = """\
 wansweep [run] +sweep=NAME [overrides]     run a sweep; the last line on stdout is its run folder
 wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record
 wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts)
-wansweep report RUN_DIR                    render a run folder's report again
+wansweep report RUN_DIR                    render a run folder's report again (--format md|html|terminal|seed)
+wansweep recommend RUN_DIR                 which case to use: [--max-vram 24GB] [--max-time 120s] [--objective time|vram|energy|gpu_seconds]
+wansweep compare BASE HEAD                 what became faster, slower, smaller or larger; exit code 3 for a regression
+wansweep import OLD_REPORT.md              make a run folder of a report in the seed format
 wansweep watch RUN_DIR                     follow a sweep that runs, from another shell; the summary of one that is over
 wansweep doctor                            what this machine can run and measure, what it cannot, and how to mend it
 
@@ -61,7 +65,8 @@ def run(arguments: Sequence[str]) -> int:
     folder = _run_folder(request)
     publisher = Publisher(folder)
     todo = _unfinished(request, publisher.records)
-    interrupted = _run_trials(request, folder, publisher, todo) if todo else False
+    todo, predicted = _fitting(request, folder, publisher, todo)
+    interrupted = _run_trials(request, folder, publisher, todo, predicted) if todo else False
     results = publisher.render()
     print(_for_terminal(terminal.render, results))
     print(f"report: {folder.report}")
@@ -73,31 +78,56 @@ def run(arguments: Sequence[str]) -> int:
 
 def plan(arguments: Sequence[str]) -> int:
     """Print every case with its verdict and what it reserves; run nothing."""
+    from wansweep import forecast
+    from wansweep.plan.outlook import outlook
     from wansweep.plan.planner import plan as planned
+    from wansweep.plan.stack import STACKS
     from wansweep.report import plan_table
 
     request = _request(arguments)
-    rows = planned(request.sweep.cases, request.sweep.hardware)
+    hardware, unpredicted = forecast.here(request.sweep.hardware)
+    calibration, learnt = forecast.calibrated(request.calibrate, hardware)
+    rows = planned(request.sweep.cases, hardware, stack=STACKS[request.stack], calibration=calibration)
     if request.format == "json":
         print(json.dumps([row.as_row() for row in rows], ensure_ascii=False))
-    else:
-        print(plan_table.render(request.sweep, rows), end="")
+        return OK
+    sweep = replace(request.sweep, hardware=hardware)
+    whole = outlook(rows, hardware, repeats=sweep.procedure.repeats)
+    print(plan_table.render(sweep, rows, whole, [*learnt, *([unpredicted] if unpredicted else [])]), end="")
     return OK
 
 
 def report(arguments: Sequence[str]) -> int:
     """Render a run folder again, from the folder alone."""
-    from wansweep.publish import read_results
-    from wansweep.report import markdown, terminal
+    from wansweep.publish import evidence, read_results
     from wansweep.store import open_folder, write_atomic
 
     parser = argparse.ArgumentParser(prog="wansweep report", description=report.__doc__)
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--format", choices=("md", "terminal"), default="md")
+    parser.add_argument("--format", choices=("md", "html", "terminal", "seed"), default="md")
     parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
     options = parser.parse_args(arguments)
-    results = read_results(open_folder(options.run_dir))
-    text = markdown.render(results) if options.format == "md" else _for_terminal(terminal.render, results)
+    folder = open_folder(options.run_dir)
+    results = read_results(folder)
+    match options.format:
+        case "md":
+            from wansweep.report import markdown
+
+            text = markdown.render(results)
+        case "html":
+            from wansweep.report import html
+
+            text = html.render(results, evidence(folder))
+        case "seed":
+            from wansweep.seed import exporting, render
+
+            text = render.render(exporting.seed_report(results))
+            for line in exporting.left_out(results):
+                print(f"wansweep: {line}", file=sys.stderr)
+        case _:
+            from wansweep.report import terminal
+
+            text = _for_terminal(terminal.render, results)
     if options.output:
         write_atomic(options.output, text.encode())
     else:
@@ -152,11 +182,84 @@ def doctor(arguments: Sequence[str]) -> int:
     return FAILED_CASES if any(finding.state.stops_sweeps for finding in findings) else OK
 
 
-def _for_terminal(render: Callable[..., str], results: Results) -> str:
+def import_(arguments: Sequence[str]) -> int:
+    """Read a report in the seed format into a run folder; the last line on stdout is that folder."""
+    from wansweep.publish import import_report
+
+    parser = argparse.ArgumentParser(prog="wansweep import", description=import_.__doc__)
+    parser.add_argument("old_report", type=Path)
+    parser.add_argument("-o", "--output", type=Path, metavar="RUN_DIR", help="the folder to make; else reports/<name>/<UTC stamp>")
+    options = parser.parse_args(arguments)
+    print(import_report(options.old_report, options.output).path)
+    return OK
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """Hold run folder HEAD against BASE. Exit code 3 for a regression, 4 when nothing could be compared."""
+    from wansweep.errors import did_you_mean
+    from wansweep.publish import read_results
+    from wansweep.report import comparison as rendered
+    from wansweep.store import open_folder
+    from wansweep.tables import comparison
+    from wansweep.tables.surroundings import MUST_BE_EQUAL
+
+    parser = argparse.ArgumentParser(prog="wansweep compare", description=compare.__doc__)
+    parser.add_argument("base", type=Path)
+    parser.add_argument("head", type=Path)
+    parser.add_argument("--format", choices=("md", "json", "terminal"), default="terminal")
+    parser.add_argument("--across", default="", metavar="NAME,...", help=f"what may differ, since it is compared: {', '.join(MUST_BE_EQUAL)}")
+    options = parser.parse_args(arguments)
+    across = [name for name in options.across.split(",") if name]
+    if unknown := [name for name in across if name not in MUST_BE_EQUAL]:
+        raise ConfigError([f"--across {name}: not compared between environments; {did_you_mean(name, MUST_BE_EQUAL)}" for name in unknown])
+    base, head = (read_results(open_folder(path)) for path in (options.base, options.head))
+    found = comparison.compare(base, head, across=across)
+    code = REGRESSION if found.has_regression else NOTHING_COMPARABLE if found.is_empty else OK
+    match options.format:
+        case "md":
+            text = rendered.markdown(found, base=str(options.base), head=str(options.head))
+        case "json":
+            text = rendered.as_json(found, base=str(options.base), head=str(options.head), exit_code=code)
+        case _:
+            text = _for_terminal(rendered.terminal, found)
+    print(text, end="")
+    return code
+
+
+def recommend(arguments: Sequence[str]) -> int:
+    """Say which case of a run folder to use, and what it would take to have another."""
+    from wansweep import quantities
+    from wansweep.publish import read_results
+    from wansweep.report import recommendation as rendered
+    from wansweep.store import open_folder
+    from wansweep.tables.recommendation import Limits, Objective
+    from wansweep.tables.recommendation import recommend as recommended
+
+    parser = argparse.ArgumentParser(prog="wansweep recommend", description=recommend.__doc__)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--max-vram", metavar="24GB", help="on the fullest GPU")
+    parser.add_argument("--max-time", metavar="120s", help="of a whole run")
+    parser.add_argument("--min-ssim", metavar="0.95", help="of the frames, against the lossless twin")
+    parser.add_argument("--objective", choices=tuple(map(str, Objective)), default="time")
+    parser.add_argument("--allow-lossy", action="store_true", help="count lossy cases whose drift was not measured")
+    options = parser.parse_args(arguments)
+    limits = Limits(
+        vram_bytes=quantities.byte_count(options.max_vram, option="--max-vram") if options.max_vram is not None else None,
+        total_s=quantities.seconds(options.max_time, option="--max-time") if options.max_time is not None else None,
+        ssim=quantities.share(options.min_ssim, option="--min-ssim") if options.min_ssim is not None else None,
+        allow_lossy=options.allow_lossy,
+    )
+    results = read_results(open_folder(options.run_dir))
+    found = recommended(results, limits, Objective(options.objective))
+    print(_for_terminal(rendered.render, found, results, limits), end="")
+    return OK
+
+
+def _for_terminal(render: Callable[..., str], *shown: object) -> str:
     """Rendered in colour and to the terminal's width, or plain and wide for a file or pipe."""
     if not sys.stdout.isatty():
-        return render(results)
-    return render(results, width=shutil.get_terminal_size().columns, colour=True)
+        return render(*shown)
+    return render(*shown, width=shutil.get_terminal_size().columns, colour=True)
 
 
 def _request(arguments: Sequence[str]) -> Request:
@@ -203,7 +306,24 @@ def _unfinished(request: Request, records: Sequence[Record]) -> list[tuple[Case,
     return [(case, trial) for case in request.sweep.cases for trial in repeats if (case.id, trial) not in finished]
 
 
-def _run_trials(request: Request, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]]) -> bool:
+def _fitting(
+    request: Request, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]]
+) -> tuple[list[tuple[Case, int]], Mapping[str, Predicted]]:
+    """What is left of the trials once those that are predicted not to fit have their records, and predictions by case id."""
+    from wansweep import forecast
+
+    rows = forecast.foretell(request.sweep, folder)
+    publisher.foretold()
+    skipped = [] if request.sweep.procedure.try_anyway else forecast.unfit(rows, todo)
+    for record in skipped:
+        publisher.add(record)
+    gone = {(record.case_id, record.trial) for record in skipped}
+    return [(case, trial) for case, trial in todo if (case.id, trial) not in gone], forecast.lengths(rows)
+
+
+def _run_trials(
+    request: Request, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]], predicted: Mapping[str, Predicted]
+) -> bool:
     """Run trials on a Ray cluster, storing each record as it comes. Returns whether the user interrupted."""
     from wansweep.schedule.cluster import connect
     from wansweep.schedule.live import LiveView
@@ -213,7 +333,16 @@ def _run_trials(request: Request, folder: RunFolder, publisher: Publisher, todo:
     with connect(sweep.cluster) as connection:
         print(connection.told(), file=sys.stderr)
         with LiveView(total=len(todo), title=sweep.name, on_record=publisher.add, file=folder.live) as view:
-            return run_trials(sweep, todo, connection=connection, run_folder=str(folder.path.resolve()), watcher=view)
+            return run_trials(sweep, todo, connection=connection, run_folder=str(folder.path.resolve()), watcher=view, predicted=predicted)
 
 
-_VERBS = {"run": run, "plan": plan, "report": report, "watch": watch, "doctor": doctor}
+_VERBS = {
+    "run": run,
+    "plan": plan,
+    "report": report,
+    "import": import_,
+    "compare": compare,
+    "recommend": recommend,
+    "watch": watch,
+    "doctor": doctor,
+}

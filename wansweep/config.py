@@ -21,18 +21,29 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yaml import YAMLError
 
-from wansweep.case import Case, Model
+from wansweep.case import Case, Model, Preset
 from wansweep.errors import ConfigError, did_you_mean
+from wansweep.groups import union
 from wansweep.hardware import GPUS
 from wansweep.matrix import NAME_RULE, Matrix, expand, explain
 from wansweep.plan.rules import problems as case_problems
+from wansweep.plan.stack import STACKS
+from wansweep.presets import Settings
+from wansweep.shipped import conf_dir
 from wansweep.sweep import Cluster, Hardware, ModelSource, Procedure, Sweep
 
 GROUPS = ("sweep", "procedure", "cluster", "hardware")
 # Short for a field of base; what the contract's users type most.
-ALIASES = {"model": "base.model", "weights": "base.weights"}
+ALIASES = {"model": "base.model", "weights": "base.weights", "preset": "base.preset"}
 
 _STRICT = ConfigDict(extra="forbid")
+
+
+class _Settings(BaseModel):
+    model_config = _STRICT
+    fields: dict[str, Any]
+    boundary: float | None
+    sizes: tuple[str, ...] = ()
 
 
 class _Model(BaseModel):
@@ -41,7 +52,7 @@ class _Model(BaseModel):
     revision: str | None
     fps: int
     boundary: float | None
-    official: dict[str, Any]
+    presets: dict[Preset, _Settings]
 
 
 class _Sweep(BaseModel):
@@ -53,6 +64,7 @@ class _Sweep(BaseModel):
     include: list[dict[str, Any]]
     exclude: list[dict[str, Any]]
     only: list[str]
+    groups: list[str]
 
 
 class _Root(BaseModel):
@@ -68,6 +80,8 @@ class _Root(BaseModel):
     reports: str
     resume: str | None
     format: Literal["table", "json"]
+    stack: str
+    calibrate: str | None
 
 
 # pydantic's words for what `_unknown` tells better.
@@ -90,21 +104,16 @@ class Request:
         reports: Folder that run folders go into.
         resume: A run folder to go on with.
         format: Of ``plan``.
+        stack: Whose code ``plan`` predicts, a name of `plan.stack.STACKS`.
+        calibrate: A run folder that ``plan`` learns the card's rates from.
     """
 
     sweep: Sweep
     reports: Path
     resume: Path | None
     format: Literal["table", "json"]
-
-
-def conf_dir() -> Path:
-    """The folder of the shipped configs: conf/ at the top of a checkout, or the copy inside an installed wheel."""
-    package = Path(__file__).resolve().parent
-    checkout = package.parent
-    if (checkout / "pyproject.toml").is_file() and (checkout / "conf" / "config.yaml").is_file():
-        return checkout / "conf"
-    return package / "conf"
+    stack: str = "diffusers"
+    calibrate: Path | None = None
 
 
 def sweep_names(config_dir: Path | None = None) -> list[str]:
@@ -124,7 +133,11 @@ def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) ->
     """
     parsed = _parse(overrides, config_dir)
     root = _checked(_compose([_as_hydra(override) for override in parsed], config_dir))
-    cases, excluded = expand(_matrix(root, parsed))
+    if root.sweep.groups:
+        model = Model(root.base["model"]) if any(_is_model(override) for override in parsed) else None
+        cases, excluded = union(_groups(root, parsed, config_dir), model=model, chosen=root.sweep.only)
+    else:
+        cases, excluded = expand(_matrix(root, parsed))
     known = ("auto", "cpu", *GPUS)
     if root.hardware.name not in known:
         raise ConfigError([f"hardware.name={root.hardware.name}: no such hardware; {did_you_mean(root.hardware.name, known)}"])
@@ -137,10 +150,19 @@ def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) ->
         procedure=root.procedure,
         cluster=root.cluster,
         hardware=root.hardware,
-        models={name: ModelSource(**source.model_dump(exclude={"official"})) for name, source in root.models.items()},
+        models={name: ModelSource(**source.model_dump(exclude={"presets"})) for name, source in root.models.items()},
         command=shlex.join(["python", "-m", "wansweep", *(o for o in overrides if not o.startswith("resume="))]),
     )
-    return Request(sweep=sweep, reports=Path(root.reports), resume=Path(root.resume) if root.resume else None, format=root.format)
+    if root.stack not in STACKS:
+        raise ConfigError([f"stack={root.stack}: no such code; {did_you_mean(root.stack, STACKS)}"])
+    return Request(
+        sweep=sweep,
+        reports=Path(root.reports),
+        resume=Path(root.resume) if root.resume else None,
+        format=root.format,
+        stack=root.stack,
+        calibrate=Path(root.calibrate) if root.calibrate else None,
+    )
 
 
 def _parse(overrides: Sequence[str], config_dir: Path | None) -> list[Override]:
@@ -243,7 +265,8 @@ def _matrix(root: _Root, parsed: Sequence[Override]) -> Matrix:
     keys = [ALIASES.get(o.key_or_group, o.key_or_group) for o in parsed]
     return Matrix(
         base=root.base,
-        model_defaults={name: model.official for name, model in root.models.items()},
+        presets={(name, model): Settings(**dict(given)) for model, source in root.models.items() for name, given in source.presets.items()},
+        boundaries={model: source.boundary for model, source in root.models.items()},
         cases=root.sweep.cases,
         axes=root.sweep.axes,
         zips=root.sweep.zips,
@@ -252,6 +275,36 @@ def _matrix(root: _Root, parsed: Sequence[Override]) -> Matrix:
         pinned=frozenset(key.removeprefix("base.") for key in keys if key.startswith("base.")),
         only=root.sweep.only,
     )
+
+
+def _groups(root: _Root, parsed: Sequence[Override], config_dir: Path | None) -> dict[str, Matrix]:
+    """Each group's matrix, composed as ``+sweep=GROUP`` with the same overrides would be, but for those of the sweep that holds the groups.
+
+    Raises:
+        ConfigError: There is no such group, one has groups itself, or the sweep has cases beside its groups.
+    """
+    names, known = root.sweep.groups, sweep_names(config_dir)
+    problems = [f"sweep.groups: no sweep {name!r}; {did_you_mean(name, known)}" for name in names if name not in known]
+    problems += [
+        f"sweep.{part}: a sweep of groups has no {part} of its own; set a field of every case (base.steps=4), choose groups "
+        f"(sweep.groups=[{names[0]}]), or run the one: +sweep={names[0]}"
+        for part in ("cases", "axes", "zips", "include", "exclude")
+        if getattr(root.sweep, part)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    others = [override for override in parsed if override.key_or_group.split(".")[0] != "sweep" and not _is_model(override)]
+    matrices = {}
+    for name in names:
+        group = _checked(_compose([f"+sweep={name}", *map(_as_hydra, others)], config_dir))
+        if group.sweep.groups:
+            raise ConfigError([f"sweep.groups: {name} has groups itself ({', '.join(group.sweep.groups)}); name those"])
+        matrices[name] = _matrix(group, others)
+    return matrices
+
+
+def _is_model(override: Override) -> bool:
+    return ALIASES.get(override.key_or_group, override.key_or_group) == ALIASES["model"]
 
 
 def _case_lines(cases: Sequence[Case]) -> list[str]:

@@ -6,6 +6,7 @@
     ├── ConfigError          the command line or the YAML is wrong; carries every problem found, not the first
     ├── CaseError            one case asks for what its model cannot do
     ├── StoreError           a run folder cannot be made, read or written
+    ├── SeedError            a report that is not in the seed format
     └── ClusterError         no Ray cluster, or one that can never hold a case
 
 Our own bugs are ``assert``; what happens to a trial is no exception at all but an Outcome (record.py).
@@ -40,6 +41,10 @@ class CaseError(WansweepError):
 
 class StoreError(WansweepError):
     """A run folder that is not there, not ours, or cannot be written."""
+
+
+class SeedError(WansweepError):
+    """A Markdown report that cannot be read as the seed format; names the line, the rule and the way out."""
 
 
 class ClusterError(WansweepError):

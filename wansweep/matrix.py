@@ -16,18 +16,21 @@ from dataclasses import dataclass, replace
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from wansweep.case import Case, Model, declared_fields
+from wansweep.case import Case, Model, Preset, declared_fields
 from wansweep.errors import ConfigError, did_you_mean
+from wansweep.labels import labelled, unique
+from wansweep.presets import Presets, Scalar, preset_of
 from wansweep.sweep import Exclusion
 
-Scalar = str | int | float | bool | None
 Fields = Mapping[str, Scalar]
 
 NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _TYPES = typing.get_type_hints(Case)
-_ADAPTERS: Mapping[str, TypeAdapter[Scalar]] = {f.name: TypeAdapter(_TYPES[f.name]) for f in declared_fields()}
-# Always in a generated label, so never repeated there as an axis.
-_IN_EVERY_LABEL = ("model", "width", "height", "frames", "steps")
+# What a sweep may set: the declared fields, and the preset that fills those it leaves open.
+_ADAPTERS: Mapping[str, TypeAdapter[Scalar]] = {
+    **{f.name: TypeAdapter(_TYPES[f.name]) for f in declared_fields()},
+    "preset": TypeAdapter(Preset),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +38,9 @@ class Matrix:
     """A sweep as written.
 
     Attributes:
-        base: Fields of every case; null leaves a field to the model's default.
-        model_defaults: Fields of every case of a model, under base.
+        base: Fields of every case; null leaves a field to the preset.
+        presets: Settings of every case of a preset and model, under base.
+        boundaries: Of each model, between its experts.
         cases: Named cases, as fields over base.
         axes: Field to values; every combination.
         zips: Name to columns of equal length, walked in step.
@@ -44,10 +48,13 @@ class Matrix:
         exclude: Patterns over the product: a value or values a field, and optionally ``why``.
         pinned: Base fields given on the command line, which nothing may overwrite.
         only: Labels or ids to keep; empty keeps all.
+        group: Name of the sweep among others that are run as one; begins its labels.
+        laid_over: Base fields that took the place of what the sweep says; an exclude that names one of them may match nothing.
     """
 
     base: Fields
-    model_defaults: Mapping[Model, Fields]
+    presets: Presets
+    boundaries: Mapping[Model, float | None]
     cases: Mapping[str, Fields]
     axes: Mapping[str, Sequence[Scalar]]
     zips: Mapping[str, Mapping[str, Sequence[Scalar]]]
@@ -55,6 +62,8 @@ class Matrix:
     exclude: Sequence[Mapping[str, Scalar | Sequence[Scalar]]]
     pinned: frozenset[str] = frozenset()
     only: Sequence[str] = ()
+    group: str = ""
+    laid_over: frozenset[str] = frozenset()
 
 
 def expand(matrix: Matrix) -> tuple[tuple[Case, ...], tuple[Exclusion, ...]]:
@@ -67,13 +76,13 @@ def expand(matrix: Matrix) -> tuple[tuple[Case, ...], tuple[Exclusion, ...]]:
     generated, excluded = _without_excluded(checked, _product(checked))
     generated += [_case(checked, fields) for fields in checked.include]
     cases = [_case(checked, {**fields, "name": name}) for name, fields in checked.cases.items()]
-    cases += _labelled(generated, varied=_varied(checked))
+    cases += labelled(generated, varied=_varied(checked), group=checked.group)
     kept: dict[str, Case] = {}
     for case in cases:
         if case.id in kept:
             excluded.append(Exclusion(case=case, reason=f"same settings as {kept[case.id].label}"))
         kept.setdefault(case.id, case)
-    return _only(tuple(kept.values()), checked.only), tuple(excluded)
+    return only(tuple(unique(list(kept.values()))), checked.only), tuple(excluded)
 
 
 def _checked(matrix: Matrix) -> Matrix:
@@ -89,7 +98,10 @@ def _checked(matrix: Matrix) -> Matrix:
     checked = replace(
         matrix,
         base=fields("base", matrix.base),
-        model_defaults={model: fields(f"models.{model}.official", given) for model, given in matrix.model_defaults.items()},
+        presets={
+            (name, model): replace(settings, fields=fields(f"models.{model}.presets.{name}.fields", settings.fields))
+            for (name, model), settings in matrix.presets.items()
+        },
         cases={name: fields(f"sweep.cases.{name}", given) for name, given in matrix.cases.items()},
         axes=columns("sweep.axes", matrix.axes),
         zips={name: columns(f"sweep.zips.{name}", given) for name, given in matrix.zips.items()},
@@ -199,7 +211,7 @@ def _without_excluded(matrix: Matrix, product: Sequence[Fields]) -> tuple[list[C
     Raises:
         ConfigError: An exclude matches nothing.
     """
-    cases = _labelled([_case(matrix, fields) for fields in product], varied=_varied(matrix))
+    cases = labelled([_case(matrix, fields) for fields in product], varied=_varied(matrix), group=matrix.group)
     hits = [0] * len(matrix.exclude)
     kept: list[Case] = []
     excluded: list[Exclusion] = []
@@ -214,7 +226,7 @@ def _without_excluded(matrix: Matrix, product: Sequence[Fields]) -> tuple[list[C
     idle = [
         f"sweep.exclude[{i}] ({_told(pattern)}) matches none of the {len(cases)} combinations; drop it or mend its values"
         for i, pattern in enumerate(matrix.exclude)
-        if hits[i] == 0
+        if hits[i] == 0 and not matrix.laid_over & pattern.keys()
     ]
     if idle:
         raise ConfigError(idle)
@@ -231,10 +243,10 @@ def _told(pattern: Mapping[str, Scalar | Sequence[Scalar]]) -> str:
 
 
 def _case(matrix: Matrix, fields: Fields) -> Case:
-    """One case: the dataclass's defaults, under the model's, under base, under its own fields; gpus and degrees complete each other."""
+    """One case: the dataclass's defaults, under the preset's, under base, under its own fields; gpus and degrees complete each other."""
     own = {key: value for key, value in {**matrix.base, **fields}.items() if value is not None}
     model = Model(str(own["model"]))
-    given = {**matrix.model_defaults.get(model, {}), **own}
+    given = {**_settings(matrix, model, own.pop("preset", None)), **own}
     if "ulysses" not in given:
         others = _degree(given, "ring") * _degree(given, "cfg_parallel")
         given["ulysses"] = max(1, _degree(given, "gpus") // others)
@@ -242,8 +254,23 @@ def _case(matrix: Matrix, fields: Fields) -> Case:
     nullable = {f.name: None for f in declared_fields() if type(None) in typing.get_args(_TYPES[f.name])}
     missing = [f.name for f in declared_fields() if f.default is dataclasses.MISSING and f.name not in {**nullable, **given}]
     if missing:
-        raise ConfigError([f"base.{field}: not set, and models.{model}.official has no value for it" for field in missing])
-    return Case(**{**nullable, **given, "label": str(given.get("name", ""))})  # type: ignore[arg-type]
+        raise ConfigError([f"base.{field}: not set, and models.{model}.presets has no value for it" for field in missing])
+    case = Case(**{**nullable, **given, "label": str(given.get("name", ""))})  # type: ignore[arg-type]
+    return replace(case, preset=preset_of(case, matrix.boundaries.get(model), matrix.presets))
+
+
+def _settings(matrix: Matrix, model: Model, preset: Scalar) -> Fields:
+    """What the preset, or the official one where none is named, fills in.
+
+    Raises:
+        ConfigError: The named one has nothing for the model.
+    """
+    name = Preset(str(preset or Preset.OFFICIAL))
+    settings = matrix.presets.get((name, model))
+    if settings is None and preset is not None:
+        known = ", ".join(other for known, other in matrix.presets if known is name)
+        raise ConfigError([f"preset={name}: there are no such settings for {model}; there are for {known or 'no model'}"])
+    return settings.fields if settings else {}
 
 
 def _degree(given: Mapping[str, Scalar | None], field: str) -> int:
@@ -252,23 +279,7 @@ def _degree(given: Mapping[str, Scalar | None], field: str) -> int:
     return degree if isinstance(degree, int) and degree > 0 else 1
 
 
-def _labelled(cases: Sequence[Case], *, varied: Sequence[str]) -> list[Case]:
-    """The cases with labels made of what they are and what varies: ``t2v_a14b-1280x720x81-s40-group_block``."""
-    extra = [field for field in varied if field not in _IN_EVERY_LABEL]
-
-    def part(case: Case, field: str) -> str:
-        value = getattr(case, field)
-        text = str(value) if isinstance(value, str) else f"{field}{value}"
-        return re.sub(r"[^A-Za-z0-9._]+", "_", text)[:40]
-
-    def label(case: Case) -> str:
-        shape = f"{case.model}-{case.width}x{case.height}x{case.frames}-s{case.steps}"
-        return "-".join([shape, *(part(case, field) for field in extra)])
-
-    return [replace(case, label=label(case)) for case in cases]
-
-
-def _only(cases: tuple[Case, ...], only: Sequence[str]) -> tuple[Case, ...]:
+def only(cases: tuple[Case, ...], wanted: Sequence[str]) -> tuple[Case, ...]:
     """The cases whose label or id is named; all of them when none is.
 
     Raises:
@@ -276,8 +287,10 @@ def _only(cases: tuple[Case, ...], only: Sequence[str]) -> tuple[Case, ...]:
     """
     known = {name: case.id for case in cases for name in (case.label, case.id)}
     if unknown := [
-        f"sweep.only={name}: no case has this label or id; {did_you_mean(name, [c.label for c in cases])}" for name in only if name not in known
+        f"sweep.only={name}: no case has this label or id; {did_you_mean(name, [c.label for c in cases])}"
+        for name in wanted
+        if name not in known
     ]:
         raise ConfigError(unknown)
-    wanted = {known[name] for name in only}
-    return tuple(case for case in cases if not only or case.id in wanted)
+    ids = {known[name] for name in wanted}
+    return tuple(case for case in cases if not ids or case.id in ids)

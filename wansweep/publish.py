@@ -1,4 +1,4 @@
-"""A run folder's rendered files, made again from what it holds: tables and report."""
+"""A run folder's rendered files, made again from what it holds: tables, reports, time line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from pathlib import Path
 
 import polars as pl
 
+from wansweep.errors import SeedError
 from wansweep.record import Record
 from wansweep.report import markdown
-from wansweep.store import RunFolder, write_atomic
+from wansweep.seed import importing
+from wansweep.seed.exporting import seed_report
+from wansweep.seed.parse import parse
+from wansweep.seed.render import render as seed_render
+from wansweep.store import RunFolder, created_whole, stamp, write_atomic
+from wansweep.tables.curves import curve_frame
+from wansweep.tables.evidence import Evidence
 from wansweep.tables.results import Results, tabulate
 from wansweep.tables.traces import trace_frame
 from wansweep.telemetry.trace import read_trace
@@ -25,15 +32,38 @@ def read_results(folder: RunFolder) -> Results:
     Raises:
         StoreError: It is no run folder.
     """
-    return tabulate(folder.sweep(), folder.environment(), *folder.read())
+    return tabulate(folder.sweep(), folder.environment(), *folder.read(), folder.predictions())
 
 
 def write_tables(folder: RunFolder, results: Results) -> None:
-    """Write summary.parquet, summary.csv, stages.parquet and report.md."""
+    """Write summary.parquet, summary.csv, stages.parquet, report.md, report.html and trace.json."""
     for name, frame in (("summary", results.summary), ("stages", results.stages)):
         _write_parquet(folder.path / f"{name}.parquet", frame)
     write_atomic(folder.path / "summary.csv", results.summary.write_csv().encode())
-    write_atomic(folder.report, markdown.render(results).encode())
+    from wansweep.report import html, perfetto  # html loads Altair, which re-rendering Markdown has no use for
+
+    breakdowns, beside = markdown.sections(results), evidence(folder)
+    write_atomic(folder.report, markdown.render(results, breakdowns).encode())
+    write_atomic(folder.path / "report.html", html.render(results, beside, breakdowns=breakdowns).encode())
+    write_atomic(folder.path / "trace.json", perfetto.render(results.records, beside.curves).encode())
+
+
+def evidence(folder: RunFolder) -> Evidence:
+    """The folder's traces and contact sheets, read when they are asked for; one that cannot be read is one that is not there."""
+
+    def curves(record: Record) -> pl.DataFrame | None:
+        try:
+            return curve_frame(pl.read_parquet(folder.traces / f"{record.case_id}-{record.trial}.parquet"), record)
+        except (OSError, pl.exceptions.PolarsError):
+            return None
+
+    def sheets(record: Record) -> bytes | None:
+        try:
+            return (folder.frames / f"{record.case_id}-{record.trial}.jpg").read_bytes()
+        except OSError:
+            return None
+
+    return Evidence(curves=curves, sheets=sheets)
 
 
 def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
@@ -42,18 +72,62 @@ def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
     write_atomic(path, buffer.getvalue())
 
 
+def import_report(source: Path, run_dir: Path | None, reports: Path = Path("reports")) -> RunFolder:
+    """The run folder that a report in the seed format becomes: whole, or not at all.
+
+    Args:
+        source: The report.
+        run_dir: Where the folder goes; by default ``reports/<name of the report>/<UTC stamp>``.
+        reports: Folder that run folders go into.
+
+    Raises:
+        SeedError: It cannot be read, or not be given back byte for byte.
+        StoreError: The folder cannot be made.
+    """
+    text = _read_text(source)
+    document = parse(text, path=str(source))
+    records = importing.records(document, file=source.name)
+    sweep, environment = importing.sweep([record.case for record in records], file=source.name), importing.environment(file=source.name)
+    results = tabulate(sweep, environment, records, ())
+    if seed_render(seed_report(results)) != text:
+        raise SeedError(
+            f"{source}: its records would not give it back byte for byte; nothing was written. This is a fault of wansweep: report it"
+        )
+    target = run_dir or reports / sweep.name / stamp()
+    with created_whole(target, sweep, environment) as folder:
+        for record in records:
+            folder.append(record)
+        write_tables(folder, results)
+    return RunFolder(path=target)
+
+
+def _read_text(source: Path) -> str:
+    try:
+        return source.read_bytes().decode()
+    except OSError as error:
+        raise SeedError(f"{source}: cannot be read ({error.strerror}); name a Markdown report in the seed format") from error
+    except UnicodeDecodeError as error:
+        raise SeedError(f"{source}: is no UTF-8 text (byte {error.start}); name a Markdown report in the seed format") from error
+
+
 class Publisher:
     """Keeps a run folder's rendered files up to date while its sweep runs."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
+        folder.frames.mkdir(exist_ok=True)  # a folder of an older version is gone on with
         self._sweep = folder.sweep()
         self._environment = folder.environment()
         records, self._unreadable = folder.read()
         # By file: a trial that is run again takes the place of the accident it was, here as on disk.
         self._records = {(record.case_id, record.trial): record for record in records}
+        self._predictions = folder.predictions()
         self._ended_s = float("-inf")
         self._took_s = 0.0
+
+    def foretold(self) -> None:
+        """The folder has predictions now."""
+        self._predictions = self._folder.predictions()
 
     @property
     def records(self) -> list[Record]:
@@ -79,7 +153,7 @@ class Publisher:
     def render(self) -> Results:
         """Render the folder now."""
         begin_s = time.monotonic()
-        results = tabulate(self._sweep, self._environment, self.records, self._unreadable)
+        results = tabulate(self._sweep, self._environment, self.records, self._unreadable, self._predictions)
         write_tables(self._folder, results)
         self._ended_s = time.monotonic()
         self._took_s = self._ended_s - begin_s

@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import PlainSerializer, TypeAdapter
 
 from wansweep.case import Case, Model, Task
+from wansweep.imported import Imported
 
 SCHEMA = 1
 
@@ -126,6 +127,7 @@ class RankFacts:
         device_name: As torch or the platform names it.
         device_total_bytes: What CUDA gives out at most; null on a CPU.
         cores: CPUs that it reserved.
+        pid: Of its process; samples of its process tree stand under ``host:<pid>``.
     """
 
     rank: int
@@ -133,6 +135,7 @@ class RankFacts:
     device_name: str
     device_total_bytes: int | None
     cores: float
+    pid: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,6 +207,11 @@ class Resolved:
         expert_swaps: How often an expert was brought to the device; null without offload=expert.
         compile: torch.compile's scope and backend.
         graphs: Graphs that torch.compile made before the first step; null without it.
+        solver: Class of the scheduler, by diffusers' name.
+        forwards: Of the transformer in a step on this rank, counted: 2 with CFG, else 1; null under torch.compile, which hides them.
+        batch: Videos made at once.
+        vae_decodes: Decodes of the VAE, counted; a slice is one.
+        output_sha256: Over the video as 8-bit RGB, a frame after the other; null where it was not taken.
     """
 
     device: str
@@ -234,6 +242,11 @@ class Resolved:
     expert_swaps: int | None = None
     compile: str = "none"
     graphs: int | None = None
+    solver: str = "UniPCMultistepScheduler"
+    forwards: int | None = None
+    batch: int = 1
+    vae_decodes: int | None = None
+    output_sha256: str | None = None
 
 
 _STAGES = TypeAdapter(tuple[Stage, ...])
@@ -265,6 +278,12 @@ class Record:
         weights_cached: Share of the weight files that the page cache held before loading.
         ranks: Who the ranks were.
         sampler: What sampling cost; null when there was no sampler.
+        imported: Set for a record that was read from another tool's report, with what that does not say.
+        origin_s: The stages' zero on CLOCK_MONOTONIC, which samples are timed by; null in records older than this field.
+        log_tail: Last lines that the rank which failed wrote to its stdout and stderr; empty for one that did not fail.
+        nodes: Ray's ids of the nodes that the ranks were on, each once.
+        shared_with: Trials that ran on the same node at the same time, as ``label #repeat``.
+        earlier_attempts: One line for each time the trial was lost with its node before this.
         schema: Version of this format.
     """
 
@@ -286,6 +305,12 @@ class Record:
     weights_cached: Figure | None = None
     ranks: tuple[RankFacts, ...] = ()
     sampler: SamplerFacts | None = None
+    imported: Imported | None = None
+    origin_s: float | None = None
+    log_tail: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    shared_with: tuple[str, ...] = ()
+    earlier_attempts: tuple[str, ...] = ()
     schema: int = SCHEMA
 
 

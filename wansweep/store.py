@@ -5,20 +5,26 @@
     reports/<sweep>/<UTC stamp>/
         sweep.yaml            the resolved sweep, written before anything runs
         environment.json      versions, machine, command
+        plan.json             what was predicted of each case
         records/ID-TRIAL.json one durable file a finished trial
         traces/ID-TRIAL.parquet  what the sampler saw during it
         videos/               the mp4s, when they are kept
         live.json             progress, while the sweep runs only
-        summary.parquet .csv, stages.parquet, report.md    rendered from the above after every trial
+        frames/ID-TRIAL.jpg   a contact sheet of its video
+        summary.parquet .csv, stages.parquet, report.md report.html, trace.json    rendered from the above after every trial
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -63,6 +69,11 @@ class RunFolder:
         return self.path / "traces"
 
     @property
+    def frames(self) -> Path:
+        """Where contact sheets are kept."""
+        return self.path / "frames"
+
+    @property
     def report(self) -> Path:
         """The rendered report."""
         return self.path / "report.md"
@@ -76,6 +87,18 @@ class RunFolder:
     def records(self) -> Path:
         """Where records are."""
         return self.path / "records"
+
+    @property
+    def plan(self) -> Path:
+        """What was predicted of each case before it ran."""
+        return self.path / "plan.json"
+
+    def predictions(self) -> dict[str, dict[str, Any]]:
+        """Rows of the plan by case id; none in a folder that was made without, or where it cannot be read: a report does without them."""
+        try:
+            return {row["case_id"]: row for row in json.loads(self.plan.read_bytes())}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
 
     def sweep(self) -> Sweep:
         """The sweep that the folder was made for.
@@ -130,11 +153,10 @@ def create(reports: Path, sweep: Sweep, environment: Environment) -> RunFolder:
     Raises:
         StoreError: It cannot be made.
     """
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    parent = reports / sweep.name
+    name, parent = stamp(), reports / sweep.name
     try:
         for attempt in range(100):
-            path = parent / (f"{stamp}-{attempt}" if attempt else stamp)
+            path = parent / (f"{name}-{attempt}" if attempt else name)
             try:
                 path.mkdir(parents=True)
                 break
@@ -142,6 +164,7 @@ def create(reports: Path, sweep: Sweep, environment: Environment) -> RunFolder:
                 continue
         (path / "records").mkdir()
         (path / "traces").mkdir()
+        (path / "frames").mkdir()
         if sweep.procedure.keep_video:
             (path / "videos").mkdir()
     except OSError as error:
@@ -150,6 +173,30 @@ def create(reports: Path, sweep: Sweep, environment: Environment) -> RunFolder:
     write_atomic(path / "sweep.yaml", document.encode())
     write_atomic(path / "environment.json", ENVIRONMENT.dump_json(environment, indent=1))
     return RunFolder(path=path)
+
+
+@contextmanager
+def created_whole(path: Path, sweep: Sweep, environment: Environment) -> Iterator[RunFolder]:
+    """A run folder to be filled, which is at ``path`` when the block ends well and leaves nothing when it does not.
+
+    Raises:
+        StoreError: Something is at the path already, or it cannot be made.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise StoreError(f"{path}: is there already; name a folder that is not, or an empty one")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+            folder = create(Path(scratch), sweep, environment)
+            yield folder
+            folder.path.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be made ({error.strerror}); choose another folder with -o") from error
+
+
+def stamp() -> str:
+    """A run folder's name: the time now, UTC."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 def open_folder(path: Path) -> RunFolder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -38,6 +39,9 @@ class Procedure:
         keep_video: Keep the mp4s in the run folder.
         timing: How stages are timed on a GPU.
         sample_period_s: Of the sampler process.
+        try_anyway: Run cases that are predicted not to fit.
+        hang_s: A rank that gives no sign of life for so long has hung, and its trial is ended.
+        retries: How often a trial that was lost with its node is tried again elsewhere.
         convert: Convert weight files that are in another number format than the case once into the cache, instead of casting at every load.
     """
 
@@ -49,7 +53,10 @@ class Procedure:
     cooldown_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     timing: GpuTiming = GpuTiming.EVENTS
     sample_period_s: Annotated[float, Field(ge=0.02, le=60)] = 0.1
+    hang_s: Annotated[float, Field(ge=5, allow_inf_nan=False)] = 120.0
+    retries: Annotated[int, Field(ge=0)] = 2
     convert: bool = True
+    try_anyway: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,11 +67,13 @@ class Cluster:
         address: ``local`` (start one), ``auto`` (a running one, else start one) or host:port.
         gpus: GPUs of a cluster that we start; null means all that are there.
         exclusive: One trial a node at a time.
+        straddle: A gang that no node can hold may be spread over several.
     """
 
     address: str
     gpus: Annotated[int, Field(ge=0)] | None
     exclusive: bool
+    straddle: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,10 +83,12 @@ class Hardware:
     Attributes:
         name: A row of the GPU table, ``cpu``, or ``auto`` for what this machine has.
         gpus: How many.
+        price_per_gpu_hour: In any currency; null leaves cost out.
     """
 
     name: str
     gpus: Annotated[int, Field(ge=1)]
+    price_per_gpu_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,3 +132,8 @@ class Sweep:
     hardware: Hardware
     models: dict[Model, ModelSource]
     command: str
+
+    def command_for(self, label: str) -> str:
+        """The command line that runs one case of the sweep and no other, pasteable."""
+        asked = [word for word in shlex.split(self.command) if not word.startswith("sweep.only=")]
+        return shlex.join([*asked, f"sweep.only=[{label}]"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, DPMSolverMultistepScheduler, UniPCMultistepScheduler, WanTransformer3DModel
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,10 +16,12 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from wansweep.case import Case, Model, Task
 from wansweep.errors import CaseError
+from wansweep.levers import Solver
 from wansweep.plan.architecture import ARCHITECTURES, Architecture, TextEncoder, Transformer, Vae
 from wansweep.plan.flops import (
     case_flop,
     forwards,
+    solver_timesteps,
     step_experts,
     text_encoder_flop,
     transformer_flop,
@@ -28,6 +30,10 @@ from wansweep.plan.flops import (
 )
 from wansweep.plan.geometry import GRIDS, LatentShape
 from wansweep.record import Expert
+from wansweep.trial.solvers import WanEulerScheduler
+
+# diffusers' DPM-Solver++ hands numpy a tensor in the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 TERA = 1e12
 PETA = 1e15
@@ -127,14 +133,14 @@ def umt5(encoder: TextEncoder, *, vocabulary: int) -> torch.nn.Module:
         ).eval()
 
 
-def counted_forward(transformer: Transformer, shape: LatentShape, *, text_tokens: int) -> int:
+def counted_forward(transformer: Transformer, shape: LatentShape, *, text_tokens: int, batch: int = 1) -> int:
     tokens = shape.frames * shape.height * shape.width // transformer.patch**2
     network = dit(transformer)
     with torch.device("meta"):
         arguments = {
-            "hidden_states": torch.empty(1, transformer.in_channels, shape.frames, shape.height, shape.width),
-            "timestep": torch.empty(1, tokens) if transformer.token_timesteps else torch.empty(1),
-            "encoder_hidden_states": torch.empty(1, text_tokens, transformer.text_dim),
+            "hidden_states": torch.empty(batch, transformer.in_channels, shape.frames, shape.height, shape.width),
+            "timestep": torch.empty(batch, tokens) if transformer.token_timesteps else torch.empty(batch),
+            "encoder_hidden_states": torch.empty(batch, text_tokens, transformer.text_dim),
         }
     return counted(lambda: network(**arguments))
 
@@ -231,14 +237,36 @@ def test_a_vae_grows_linearly_with_latent_frames(vae: Vae, frames: int) -> None:
         assert many == two + (frames - 2) * (three - two)
 
 
+SCHEDULERS: dict[Solver, Callable[[float], Any]] = {
+    Solver.UNIPC: lambda shift: UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift),
+    Solver.DPMPP: lambda shift: DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift),
+    Solver.EULER: lambda shift: WanEulerScheduler(shift=shift),
+}
+
+
 @pytest.mark.parametrize("shift", [1.0, 3.0, 5.0, 12.0])
-@pytest.mark.parametrize("boundary", [0.875, 0.9])
-def test_experts_change_where_the_scheduler_crosses_the_boundary(shift: float, boundary: float) -> None:
-    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=shift)
-    for steps in (1, 2, 4, 20, 27, 40, 50):
+@pytest.mark.parametrize("solver", Solver)
+def test_timesteps_and_experts_are_those_of_the_scheduler(solver: Solver, shift: float) -> None:
+    scheduler = SCHEDULERS[solver](shift)
+    for steps in (1, 2, 3, 4, 20, 27, 40, 50):
         scheduler.set_timesteps(steps)
-        expected = tuple(Expert.HIGH if timestep >= boundary * 1000 else Expert.LOW for timestep in scheduler.timesteps)
-        assert step_experts(steps=steps, shift=shift, boundary=boundary) == expected
+        times = scheduler.timesteps.tolist()
+        # Euler's are fp32.
+        assert solver_timesteps(steps=steps, shift=shift, solver=solver) == pytest.approx(times, rel=1e-6 if solver is Solver.EULER else 0)
+        for boundary in (0.875, 0.9):
+            expected = tuple(Expert.HIGH if time >= boundary * 1000 else Expert.LOW for time in times)
+            assert step_experts(steps=steps, shift=shift, boundary=boundary, solver=solver) == expected
+
+
+@pytest.mark.parametrize("steps", [4, 40])
+def test_solvers_share_the_noise_levels_but_for_a_thousandth(steps: int) -> None:
+    levels = {}
+    for solver in Solver:
+        scheduler = SCHEDULERS[solver](12.0)
+        scheduler.set_timesteps(steps)
+        levels[solver] = scheduler.sigmas.tolist()
+    assert levels[Solver.EULER] == pytest.approx(levels[Solver.UNIPC], abs=2e-6)
+    assert levels[Solver.DPMPP] == pytest.approx(levels[Solver.UNIPC], abs=0.012)
 
 
 @pytest.mark.parametrize(("shift", "boundary", "high"), [(12.0, 0.875, 26), (3.0, 0.875, 13), (5.0, 0.9, 15), (3.0, 0.9, 11)])
@@ -276,6 +304,23 @@ def test_a_checkpoint_with_other_numbers_brings_its_architecture() -> None:
     assert flop.steps_flop == (2 * transformer_flop(miniature.transformer, shape, text_tokens=19),) * 2
     assert flop.vae_decode_flop == vae_decode_flop(miniature.vae, frames=5, height=4, width=8)
     assert flop.text_encode_flop == 2 * text_encoder_flop(SMALL_TEXT)
+
+
+@pytest.mark.parametrize(("model", "task"), [(Model.TI2V_5B, Task.T2V), (Model.I2V_A14B, Task.I2V)])
+def test_a_batch_shares_prompt_and_image_and_multiplies_the_rest(model: Model, task: Task) -> None:
+    one, three = case_flop(case(model, task)), case_flop(case(model, task, batch=3))
+    assert (three.text_encode_flop, three.preprocess_flop) == (one.text_encode_flop, one.preprocess_flop)
+    assert (three.denoise_flop, three.vae_decode_flop) == (3 * one.denoise_flop, 3 * one.vae_decode_flop)
+
+
+@pytest.mark.parametrize("token_timesteps", [False, True])
+def test_a_batch_takes_what_torch_counts(*, token_timesteps: bool) -> None:
+    transformer, vae = replace(SMALL, token_timesteps=token_timesteps), SMALL_VAES["residual"]
+    shape = LatentShape(channels=5, frames=3, height=4, width=6)
+    assert 2 * transformer_flop(transformer, shape, text_tokens=17) == counted_forward(transformer, shape, text_tokens=17, batch=2)
+    network = autoencoder(vae)
+    latents = torch.empty(2, vae.latent_channels, 3, 4, 6, device="meta")
+    assert 2 * vae_decode_flop(vae, frames=3, height=4, width=6) == counted(lambda: network.decode(latents))
 
 
 def test_ranks_share_the_work_of_a_video_and_add_none() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import make_a14b, make_case
 from tests.makers import make_record, make_stages, missing, on_gpu, sampled, with_figures
 from tests.report.test_markdown import report
-from wansweep.record import Figure, Record, SamplerFacts, StageKind, Timing
+from wansweep.record import Figure, Outcome, Record, SamplerFacts, StageKind, Timing
 from wansweep.units import GIB
 
 STEP = StageKind.STEP_INFERENCE
@@ -137,3 +137,17 @@ def test_rules_that_lack_the_same_thing_share_its_mention() -> None:
     text = report([run()])
     assert "low SM activity, bound by device memory (SM activity unknown)" in text
     assert "memory near the GPU's limit, VAE decode setting the memory peak, allocator fragmentation (GPU memory unknown)" in text
+
+
+def test_trials_beside_it_and_lost_attempts_are_told_beside_the_figures() -> None:
+    record = replace(run(), shared_with=("other #0",), earlier_attempts=("attempt 1: its node went away",))
+    text = report([record])
+    assert line(text, "- **Node shared with**") == "- **Node shared with**: other #0"
+    assert line(text, "- **Tried again**") == "- **Tried again**: attempt 1: its node went away"
+    assert "Node shared with" not in report([run()])
+
+
+def test_a_case_that_failed_shows_the_end_of_its_log() -> None:
+    failed = replace(make_record(make_case(label="ti2v_5b"), outcome=Outcome.CRASH, reason="rank 1: it died"), log_tail=("one | two", "```"))
+    assert "### Log of the Rank that Failed\n\n````text\none | two\n```\n````" in report([failed])
+    assert "Log of the Rank" not in report([run()])

@@ -1,21 +1,28 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.conftest import make_case
 from tests.makers import make_record, make_stages
+from wansweep.case import Preset
 from wansweep.config import read_request
+from wansweep.levers import Solver
 from wansweep.record import Outcome, Record
+from wansweep.report import terminal
 from wansweep.report.markdown import cell, render, table
 from wansweep.store import Unreadable
-from wansweep.tables.results import tabulate
+from wansweep.tables.results import Results, tabulate
 from wansweep.telemetry.environment import environment
 
 
 def report(records: list[Record], *, unreadable: tuple[Unreadable, ...] = ()) -> str:
+    return render(tabulated(records, unreadable=unreadable))
+
+
+def tabulated(records: list[Record], *, unreadable: tuple[Unreadable, ...] = ()) -> Results:
     sweep = read_request(["+sweep=quick"]).sweep
     cases = tuple({record.case.id: record.case for record in records}.values())
-    from dataclasses import replace
-
-    return render(tabulate(replace(sweep, cases=cases), environment(), records, unreadable))
+    return tabulate(replace(sweep, cases=cases), environment(), records, unreadable)
 
 
 def test_text_cannot_leave_its_cell_nor_become_markup() -> None:
@@ -55,3 +62,31 @@ def test_nothing_significant_is_said_only_when_every_rule_had_its_data() -> None
     text = report([make_record(make_case(steps=30))])
     assert "Nothing found by the rules that had their data. Not checked: low SM activity" in text or "Not checked: low SM activity" in text
     assert "No significant bottlenecks" not in text
+
+
+def test_cases_of_two_presets_never_stand_in_one_table_without_their_names() -> None:
+    official = make_case(label="a", seed=1, preset=Preset.OFFICIAL, weights="hub")
+    mlperf, own = make_case(label="b", seed=2, preset=Preset.MLPERF_LIKE), make_case(label="c", seed=3)
+    text = report([make_record(case) for case in (official, mlperf, own)])
+    rows = [line.split(" | ")[:2] for line in text.splitlines() if line.startswith(("| Case |", "| a |", "| b |", "| c |"))]
+    assert rows == [["| Case", "Preset"], ["| a", "official"], ["| b", "mlperf-like (miniature)"], ["| c", "custom"]]
+    assert "- **Settings**: official in 1, mlperf-like (miniature) in 1, custom in 1" in text
+    assert "not an MLPerf result" in text
+    assert "Preset" in terminal.render(tabulated([make_record(case) for case in (official, own)]))
+
+
+def test_one_preset_needs_no_column_and_settings_of_their_own_no_word() -> None:
+    official = make_case(preset=Preset.OFFICIAL, weights="hub")
+    text = report([make_record(official)])
+    assert "- **Settings**: official in 1" in text
+    assert ", seed 42, official" in text
+    assert "| Preset |" not in text
+    assert "MLPerf" not in text
+    plain = report([make_record(make_case())])
+    assert "**Settings**" not in plain
+    assert "seed 42\n" in plain
+
+
+def test_a_solver_and_a_batch_are_told() -> None:
+    text = report([make_record(make_case(solver=Solver.EULER, batch=2))])
+    assert "seed 42, solver euler, 2 videos at once\n" in text

@@ -34,6 +34,7 @@ def processes_of(pid: int) -> list[psutil.Process]:
         return []
 
 
-def ranks() -> list[psutil.Process]:
-    """The rank processes that run now, of any sweep; Ray titles a worker by its class and method."""
-    return [process for process in psutil.process_iter(["cmdline"]) if "ray::Rank" in " ".join(process.info["cmdline"] or [])]
+def ranks(*, below: int | None = None) -> list[psutil.Process]:
+    """The rank processes that run now, of any sweep or of the one with that pid; Ray titles a worker by its class and method."""
+    found = [process for process in psutil.process_iter(["cmdline"]) if "ray::Rank" in " ".join(process.info["cmdline"] or [])]
+    return found if below is None else [process for process in found if process in processes_of(below)]

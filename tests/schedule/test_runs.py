@@ -67,6 +67,9 @@ def test_the_quick_sweep_ends_well_and_its_last_line_is_its_folder(quick: subpro
         "summary.parquet",
         "stages.parquet",
         "report.md",
+        "report.html",
+        "trace.json",
+        "frames",
         "videos",
         "traces",
     } == {path.name for path in folder.path.iterdir()}

@@ -86,6 +86,13 @@ def test_a_slow_first_trial_asks_for_a_warm_up() -> None:
     assert told == ["The first trial took 1.52 times the median of the others: warm up before measuring (procedure.warmups=1)."]
 
 
+def test_trials_beside_it_on_the_node_are_told() -> None:
+    others = tuple(f"c{number} #0" for number in range(6))
+    assert warnings([replace(run(), shared_with=others[:2]), replace(run(trial=1), shared_with=others)]) == [
+        "The node was shared with 6 other trial(s) (c0 #0, c1 #0, c2 #0, c3 #0 and 2 more); cluster.exclusive=true measures each alone."
+    ]
+
+
 def test_a_failed_trial_disturbs_nothing() -> None:
     assert warnings([replace(run(TOTAL, throttle_thermal_s=9.0), outcome=Outcome.OOM)]) == []
 

@@ -15,7 +15,7 @@ from accelerate import cpu_offload
 from tests.conftest import make_a14b, make_case
 from tests.runs import ROOT
 from wansweep.case import Case, Model, Task
-from wansweep.levers import Dtype, Offload
+from wansweep.levers import Dtype, Offload, Solver
 from wansweep.plan.geometry import as_run
 from wansweep.record import Expert, Outcome, Stage, StageKind
 from wansweep.sweep import Isolation, ModelSource, Procedure
@@ -39,7 +39,15 @@ CASES = {
     "t2v_a14b": make_a14b(),
     "i2v_a14b": make_a14b(**I2V_A14B),
     "t2v_a14b without CFG": make_a14b(guidance=1.0, guidance_2=1.0),
+    "t2v_a14b with CFG of 1 in one expert": make_a14b(guidance_2=1.0),
     "t2v_a14b fp32": make_a14b(dtype=Dtype.FP32),
+    "t2v_a14b dpmpp": make_a14b(solver=Solver.DPMPP),
+    "t2v_a14b euler": make_a14b(solver=Solver.EULER),
+    "ti2v_5b text euler": make_case(solver=Solver.EULER),
+    "ti2v_5b text, two videos": make_case(batch=2),
+    "ti2v_5b image, two videos": make_case(task=Task.I2V, batch=2),
+    "t2v_a14b, two videos": make_a14b(batch=2),
+    "i2v_a14b, two videos": make_a14b(**I2V_A14B, batch=2),
 }
 BOUNDARY = {Model.TI2V_5B: None, Model.T2V_A14B: 0.875, Model.I2V_A14B: 0.9}
 TEXT_TOKENS = 32
@@ -72,6 +80,7 @@ def test_our_loop_is_bit_equal_to_the_pipelines_own(case: Case) -> None:
         "num_inference_steps": case.steps,
         "guidance_scale": case.guidance,
         "guidance_scale_2": case.guidance_2,
+        "num_videos_per_prompt": case.batch,
         "max_sequence_length": TEXT_TOKENS,
         "output_type": "latent",
         "return_dict": False,
@@ -83,7 +92,7 @@ def test_our_loop_is_bit_equal_to_the_pipelines_own(case: Case) -> None:
     assert torch.isfinite(ours).all()
     pixels = pipe(generator=torch.Generator("cpu").manual_seed(case.seed), **{**call, "output_type": "pt"})[0]
     assert torch.equal(video, pixels)
-    assert video.shape == (1, case.frames, 3, case.height, case.width)
+    assert video.shape == (case.batch, case.frames, 3, case.height, case.width)
     assert torch.equal(decode(pipe, theirs), pixels)
 
 

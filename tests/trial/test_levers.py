@@ -187,7 +187,7 @@ def test_vae_levers_that_were_not_pulled_are_invalid() -> None:
     with pytest.raises(Invalid, match="declared vae_tiling=True, resolved False"):
         vae.check(pipe, make_a14b(vae_tiling=True))
     with pytest.raises(Invalid, match="resolved 0 tiled decodes"):
-        vae.check_tiles(make_a14b(vae_tiling=True), 0)
+        vae.check_decodes(make_a14b(vae_tiling=True), decodes=1, tiled=0)
     small = replace(as_run(make_a14b(vae_tiling=True)), width=32, height=32)
     vae.apply(pipe, small)
     with pytest.raises(Invalid, match="resolved one tile: 32x32 is no larger than 32x32"):
@@ -428,6 +428,7 @@ BROKEN: dict[str, Case] = {
     "attention with ulysses": make_a14b(ulysses=2, gpus=2, attention=Attention.XFORMERS),
     "attention=_sage_qk_int8_pv_fp8_cuda_sm90": make_a14b(attention=Attention.SAGE_INT8_FP8_SM90),
     "vae_slicing": make_a14b(vae_slicing=True),
+    "guidance_2 without CFG": make_a14b(guidance=1.0),
     "cache_threshold": make_a14b(cache=Cache.PAB, cache_threshold=0.1),
     "cache_interval": make_a14b(cache=Cache.FIRST_BLOCK, cache_interval=2),
     "cache with compile": make_a14b(cache=Cache.MAG, compile=Compile.REGIONAL),

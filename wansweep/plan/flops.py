@@ -3,7 +3,8 @@
 Counted is what torch's FlopCounterMode counts (matrix products and convolutions), and its counts are met exactly: norms, activations and the
 scheduler are left out. The VAE's formula walks its layers: the causal convolutions work through the video one latent frame at a time, all
 frames after the first at one price, so a video's FLOP grow linearly with its latent frames. Untiled; tiles overlap and cost more.
-The figures are those of one video, whatever the ranks: work that every rank repeats (T5, VAE) is counted once.
+The figures are those of all the case's videos, whatever the ranks: work that every rank repeats (T5, VAE) is counted once. Prompt and image are
+encoded once for a batch.
 
 Layers: diffusers 0.42 models/transformers/transformer_wan.py, models/autoencoders/autoencoder_kl_wan.py; transformers models/umt5.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from wansweep.case import Case, Task
+from wansweep.levers import Solver
 from wansweep.plan.architecture import ARCHITECTURES, Architecture, TextEncoder, Transformer, Vae
 from wansweep.plan.geometry import LatentShape, latent_shape
 from wansweep.record import Expert
@@ -60,13 +62,12 @@ def case_flop(case: Case, architecture: Architecture | None = None) -> CaseFlop:
     """
     networks = architecture or ARCHITECTURES[case.model]
     shape = latent_shape(case)
-    experts = step_experts(steps=case.steps, shift=case.shift, boundary=networks.boundary)
-    forward_flop = transformer_flop(networks.transformer, shape, text_tokens=networks.text_encoder.tokens)
+    forward_flop = case.batch * transformer_flop(networks.transformer, shape, text_tokens=networks.text_encoder.tokens)
     return CaseFlop(
         text_encode_flop=text_encoder_flop(networks.text_encoder) * forwards(case),
         preprocess_flop=_preprocess_flop(case, networks, shape),
-        steps_flop=tuple(forward_flop * forwards(case) for _ in experts),
-        vae_decode_flop=vae_decode_flop(networks.vae, frames=shape.frames, height=shape.height, width=shape.width),
+        steps_flop=tuple(forward_flop * forwards(case) for _ in range(case.steps)),
+        vae_decode_flop=case.batch * vae_decode_flop(networks.vae, frames=shape.frames, height=shape.height, width=shape.width),
     )
 
 
@@ -75,18 +76,29 @@ def forwards(case: Case) -> int:
     return 2 if case.guidance > 1 else 1
 
 
-def step_experts(*, steps: int, shift: float, boundary: float | None) -> tuple[Expert | None, ...]:
-    """Which expert runs each step; None for each where the model has one.
-
-    The timesteps are those of UniPC with flow sigmas (diffusers scheduling_unipc_multistep.py, set_timesteps): evenly spaced noise levels,
-    shifted, in whole timesteps.
-    """
+def step_experts(*, steps: int, shift: float, boundary: float | None, solver: Solver = Solver.UNIPC) -> tuple[Expert | None, ...]:
+    """Which expert runs each step; None for each where the model has one."""
     if boundary is None:
         return (None,) * steps
+    times = solver_timesteps(steps=steps, shift=shift, solver=solver)
+    return tuple(Expert.HIGH if time >= boundary * _TRAIN_TIMESTEPS else Expert.LOW for time in times)
+
+
+def solver_timesteps(*, steps: int, shift: float, solver: Solver = Solver.UNIPC) -> tuple[float, ...]:
+    """The timesteps that a solver tells the model: evenly spaced noise levels, shifted.
+
+    As set_timesteps of diffusers' schedulers with flow sigmas has them (scheduling_unipc_multistep.py, scheduling_dpmsolver_multistep.py,
+    and `trial.solvers` for Euler): UniPC and DPM-Solver++ cut them to whole timesteps, and DPM-Solver++'s begin a thousandth lower.
+    """
     lowest = 1 / _TRAIN_TIMESTEPS
-    evenly = (1 - (1 - lowest) * step / steps for step in range(steps))
-    levels = (shift * level / (1 + (shift - 1) * level) for level in evenly)
-    return tuple(Expert.HIGH if int(level * _TRAIN_TIMESTEPS) >= boundary * _TRAIN_TIMESTEPS else Expert.LOW for level in levels)
+    # In numpy's order of operations, since a last bit decides where levels are cut.
+    falling = [1 + step * ((lowest - 1) / steps) for step in range(steps)]
+    evenly = [1 - level for level in (lowest, *reversed(falling[1:]))] if solver is Solver.DPMPP else falling
+    levels = [shift * level / (1 + (shift - 1) * level) for level in evenly]
+    if solver is Solver.EULER:
+        return tuple(level * _TRAIN_TIMESTEPS for level in levels)
+    # UniPC takes a millionth off a level of 1, whose logarithm it needs.
+    return tuple(float(int(min(level, 1 - 1e-6) * _TRAIN_TIMESTEPS)) for level in levels)
 
 
 def transformer_flop(transformer: Transformer, shape: LatentShape, *, text_tokens: int) -> int:

@@ -67,9 +67,15 @@ FORBIDDEN = (
     ),
     Rule(
         what="vae_slicing",
-        why="diffusers slices a batch of videos and a case is one, so nothing would change; take vae_tiling",
+        why="diffusers slices a batch of videos, and of one nothing would change; take vae_tiling, or batch=2",
         source=f"{_SOURCE}models/autoencoders/autoencoder_kl_wan.py",
-        forbids=lambda case: case.vae_slicing,
+        forbids=lambda case: case.vae_slicing and case.batch == 1,
+    ),
+    Rule(
+        what="guidance_2 without CFG",
+        why="guidance of at most 1 turns CFG off in both experts, so guidance_2 would be ignored; set it to 1 too (a zip walks both)",
+        source=f"{_SOURCE}pipelines/wan/pipeline_wan.py",
+        forbids=lambda case: case.guidance <= 1 and case.guidance_2 is not None and case.guidance_2 > 1,
     ),
     Rule(
         what="cache_threshold",

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
-from wansweep.metrics import STAGE_METRIC
+from wansweep import presets
+from wansweep.case import Case
+from wansweep.imported import Imported
+from wansweep.levers import Solver
+from wansweep.metrics import METRIC, STAGE_METRIC
+from wansweep.plan.memory import ERROR
 from wansweep.record import Outcome, Record, StageKind
 from wansweep.report import conditions
 from wansweep.report.cells import cell, figure, table
 from wansweep.tables.analysis import analyse
 from wansweep.tables.finding import NoData
 from wansweep.tables.instability import warnings
+from wansweep.tables.predicted import error
 from wansweep.tables.repeats import counted
 from wansweep.tables.results import Results
 from wansweep.tables.typical import of_case
@@ -41,14 +46,16 @@ def render(results: Results, row: Row) -> str:
     parts = [f"## Case: {cell(row['label'])}", _totals(results, row, record, stages)]
     if not stages.is_empty():
         parts += ["### Stage Breakdown", _stage_table(stages), _ranks_note(row, results)]
-    if row["outcome"] == Outcome.OK:
+    if row["outcome"] == Outcome.OK and not stages.is_empty():
         disturbed = conditions.warned(warnings(records, results.environment.gpus))
         parts += ["### Inference Statistics", _statistics(row, stages), disturbed, "### Performance Analysis", _analysis(row, stages, record)]
+    parts.append(conditions.log_tail(records))
     return "\n\n".join(part for part in [*parts, "---"] if part)
 
 
 def _totals(results: Results, row: Row, record: Record | None, stages: pl.DataFrame) -> str:
     speaks = f" over {figure(row, 'load_coverage_pct')} of the leaf stages' time" if row["load_coverage_pct"] is not None else ""
+    trials = [one for one in results.records if one.case_id == row["case_id"]]
     lines = [
         f"- **Outcome**: {row['outcome'] or 'not run yet'}{': ' + cell(row['reason']) if row['reason'] else ''}",
         f"- **Total Duration**: {figure(row, 'total_s')}",
@@ -57,15 +64,39 @@ def _totals(results: Results, row: Row, record: Record | None, stages: pl.DataFr
         f"- **Energy**: {_energy(row)}",
         f"- **Unattributed Time**: {figure(row, 'unattributed_pct')}",
     ]
+    lines += _predicted(row, results)
     if row["n"]:
         lines += [conditions.repeats(row), conditions.memories(row)]
-    if record:
+    if record and record.imported:
+        lines += _imported(record.imported)
+    elif record:
         lines += [*_settings(record), conditions.measured(record)]
+    lines += conditions.circumstances(trials)
     if not stages.is_empty():
         lines += conditions.not_measured(stages)
-    asked = [word for word in shlex.split(results.sweep.command) if not word.startswith("sweep.only=")]
-    rerun = shlex.join([*asked, f"sweep.only=[{row['label']}]"])
-    return "\n".join([*lines, f"- **Run it again**: `{rerun}`"])
+    if record and record.imported:
+        return "\n".join(lines)
+    return "\n".join([*lines, f"- **Run it again**: `{results.sweep.command_for(row['label'])}`"])
+
+
+def _predicted(row: Row, results: Results) -> list[str]:
+    """The plan's figures with their errors, and a warning where memory was off by more than the plan claims; none without a plan."""
+    foretold = results.predictions.get(row["case_id"], {})
+    pairs = (("predicted_total_s", "total_s"), ("predicted_step_s", "step_s"), ("predicted_peak_bytes", "peak_allocated_bytes"))
+    known = [(name, error(foretold[name], row[measured])) for name, measured in pairs if foretold.get(name) is not None]
+    if not known:
+        return []
+    told = [f"{METRIC[name].label.removeprefix('Predicted ')} {figure(row, name)}" + _off(off) for name, off in known]
+    lines = [f"- **Predicted**: {', '.join(told)}"]
+    if row["outcome"] == Outcome.OOM:
+        lines.append("- **Prediction was wrong**: it was to fit, and ran out of memory")
+    elif any(off is not None and abs(off) > ERROR for name, off in known if name == "predicted_peak_bytes"):
+        lines.append(f"- **Prediction was wrong**: the peak is off by more than the {100 * ERROR:.0f} % that the plan claims")
+    return lines
+
+
+def _off(off: float | None) -> str:
+    return "" if off is None else f" ({100 * off:+.1f} %)"
 
 
 def _energy(row: Row) -> str:
@@ -81,7 +112,7 @@ def _settings(record: Record) -> list[str]:
     lines = [
         f"- **Declared**: {case.model} {case.task}, {case.width}x{case.height}x{case.frames}, {case.steps} steps, shift {case.shift:g}, "
         f"guidance {guidance}, {case.dtype}, offload {case.offload}, {case.gpus} rank(s), parallel {case.parallel}, "
-        f"weights {cell(case.weights)}, seed {case.seed}"
+        f"weights {cell(case.weights)}, seed {case.seed}{_beyond(case)}"
     ]
     if ran:
         formats = ", ".join(f"{name} {dtype}" for name, dtype in ran.dtypes.items())
@@ -94,6 +125,20 @@ def _settings(record: Record) -> list[str]:
     startup = f"{record.startup_s:.2f} s of process start and imports before it, " if record.startup_s is not None else ""
     latents = f", latents {ran.latents_sha256[:12]}" if ran else ""
     return [*lines, f"- **Trial**: {startup}{'warm' if record.warm else 'fresh'} process{latents}"]
+
+
+def _imported(imported: Imported) -> list[str]:
+    """Where an imported case comes from, what is not known of it, and where its report contradicts itself."""
+    places = {"summary table": imported.summary, "breakdown": imported.section}
+    where = " and ".join(f"{name} (line {stated.line})" for name, stated in places.items() if stated)
+    lines = [f"- **Imported**: from {cell(imported.file)}, {where}; not stated there: {', '.join(imported.assumed)}"]
+    return lines + [f"- **Contradiction**: {cell(note)}" for note in imported.notes]
+
+
+def _beyond(case: Case) -> str:
+    """What few cases declare, and the preset whose settings these are."""
+    told = [f"solver {case.solver}"] * (case.solver is not Solver.UNIPC) + [f"{case.batch} videos at once"] * (case.batch > 1)
+    return "".join(f", {part}" for part in [*told, *([presets.told(case)] if case.preset else [])])
 
 
 def _stage_table(stages: pl.DataFrame) -> str:
@@ -110,7 +155,7 @@ def _is_total() -> pl.Expr:
 
 
 def _ranks_note(row: Row, results: Results) -> str:
-    if row["gpus"] == 1 and results.sweep.procedure.repeats == 1:
+    if row["gpus"] in (1, None) and results.sweep.procedure.repeats == 1:
         return ""
     return "Each figure is the highest over the ranks, and the median over the trials; every rank's and trial's own are in stages.parquet."
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from wansweep.metrics import METRIC
+from wansweep.units import NOT_MEASURED
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numeric_from: int) -> str:
@@ -23,3 +25,15 @@ def figure(row: Mapping[str, float | None], name: str) -> str:
     """A figure of the summary with its unit; bare ``n/a`` when it was not measured."""
     metric, value = METRIC[name], row[name]
     return metric.show(value) if value is None or not metric.unit.symbol else f"{metric.show(value)} {metric.unit.symbol}"
+
+
+def known(value: object) -> str:
+    """A setting as text; ``n/a`` where an imported report does not state it."""
+    return NOT_MEASURED if value is None else str(value)
+
+
+def size(row: Mapping[str, Any]) -> str:
+    """Width, height and frames as they ran; of those that an imported report does not state, ``n/a``."""
+    if row["width"] is None:
+        return NOT_MEASURED
+    return f"{row['width']}x{row['height']}" + (f"x{row['frames']}" if row["frames"] is not None else "")

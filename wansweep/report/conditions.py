@@ -37,7 +37,7 @@ _EXPLAINED = (
 
 def repeats(row: Row) -> str:
     """How many trials the figures are made from, how far apart they were, and what to do about it."""
-    kind = "warm" if row["warm"] else "cold"
+    kind = {True: "warm", False: "cold", None: "(warm or cold not stated)"}[row["warm"]]
     spread = f", standard deviation of the total {figure(row, 'total_s_spread')}" if row["total_s_spread"] is not None else ""
     aside = f", {row['left_out']} cold left out" if row["left_out"] else ""
     return f"- **Repeats**: n={row['n']} {kind}{aside}{spread}; {row['advice']}"
@@ -46,7 +46,9 @@ def repeats(row: Row) -> str:
 def memories(row: Row) -> str:
     """The five memories; those of the host are of all ranks together."""
     told = ", ".join(f"{words} {figure(row, name)}" for words, name in _MEMORIES.items())
-    return f"- **Memory**: {told}" + (f" (of the GPU the fullest of {row['gpus']} ranks, of the host all together)" if row["gpus"] > 1 else "")
+    return f"- **Memory**: {told}" + (
+        f" (of the GPU the fullest of {row['gpus']} ranks, of the host all together)" if (row["gpus"] or 1) > 1 else ""
+    )
 
 
 def measured(record: Record) -> str:
@@ -56,6 +58,23 @@ def measured(record: Record) -> str:
     cores = f"CPU in % of one core, {record.ranks[0].cores:g} reserved a rank" if record.ranks else f"cores {NOT_MEASURED}"
     parts = [f"timed by {timing}", cores, _page_cache(record), _sampler(record), *([f"warm-ups before it: {warmups}"] if warmups else [])]
     return f"- **Measured**: {'; '.join(parts)}"
+
+
+def circumstances(records: Sequence[Record]) -> Iterator[str]:
+    """What else happened around the case's trials: others on their nodes, and attempts that were lost."""
+    sharers = sorted({title for record in records for title in record.shared_with})
+    if sharers:
+        yield f"- **Node shared with**: {', '.join(map(cell, sharers))}"
+    lost = [told for record in records for told in record.earlier_attempts]
+    if lost:
+        yield f"- **Tried again**: {'; '.join(map(cell, lost))}"
+
+
+def log_tail(records: Sequence[Record]) -> str:
+    """What the first rank that failed wrote last; empty when none did."""
+    tail = next((record.log_tail for record in records if record.log_tail), ())
+    # Four backticks or none: a log may hold three.
+    return "\n".join(["### Log of the Rank that Failed", "", "````text", *tail, "````"]) if tail else ""
 
 
 def not_measured(stages: pl.DataFrame) -> Iterator[str]:

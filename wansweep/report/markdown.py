@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
 
+from wansweep.case import Preset
 from wansweep.metrics import METRIC
 from wansweep.report import breakdown
-from wansweep.report.cells import cell, table
+from wansweep.report.cells import cell, known, size, table
 from wansweep.sweep import Sweep
 from wansweep.tables.results import Results
 from wansweep.units import NOT_MEASURED
@@ -17,19 +18,25 @@ from wansweep.units import NOT_MEASURED
 Row = dict[str, Any]
 
 
-def render(results: Results) -> str:
-    """The whole report of a run."""
+def render(results: Results, breakdowns: Mapping[str, str] | None = None) -> str:
+    """The whole report of a run; ``breakdowns``, case id to its section, when they were made before."""
+    told = sections(results) if breakdowns is None else breakdowns
     parts = [
         "# Wan2.2 Benchmark Report",
         _head(results),
         _summary(results.summary),
         *_notes(results),
         "# Detailed Breakdown",
-        *(breakdown.render(results, row) for row in results.summary.iter_rows(named=True)),
+        *told.values(),
         "# Environment",
         _environment(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def sections(results: Results) -> dict[str, str]:
+    """Case id to its breakdown, in the sweep's order."""
+    return {row["case_id"]: breakdown.render(results, row) for row in results.summary.iter_rows(named=True)}
 
 
 def _head(results: Results) -> str:
@@ -39,10 +46,27 @@ def _head(results: Results) -> str:
     return "\n".join(
         [
             f"- **Sweep**: {sweep.name}, {results.summary.height} cases: {told}",
-            f"- **Procedure**: {sweep.procedure.repeats} trial(s) a case, each in {_isolation(sweep)}; figures are medians over n trials",
+            *([] if results.environment.imported else [_procedure(sweep)]),
             f"- **Command**: `{sweep.command}`",
+            *_presets(results),
         ]
     )
+
+
+def _procedure(sweep: Sweep) -> str:
+    return f"- **Procedure**: {sweep.procedure.repeats} trial(s) a case, each in {_isolation(sweep)}; figures are medians over n trials"
+
+
+def _presets(results: Results) -> Iterable[str]:
+    """Whose settings the cases have, unless all have settings of their own."""
+    counts = results.summary.group_by("preset", maintain_order=True).len()
+    if any(case.preset for case in results.sweep.cases):
+        yield f"- **Settings**: {', '.join(f'{name} in {count}' for name, count in counts.iter_rows())}"
+    if any(case.preset is Preset.MLPERF_LIKE for case in results.sweep.cases):
+        yield (
+            "- **mlperf-like**: not an MLPerf result. MLPerf's settings on one prompt, with noise from the seed in place of its one latent; "
+            "neither its prompts, its load generator nor its accuracy check"
+        )
 
 
 def _isolation(sweep: Sweep) -> str:
@@ -50,8 +74,11 @@ def _isolation(sweep: Sweep) -> str:
 
 
 def _summary(summary: pl.DataFrame) -> str:
+    # Settings of two presets never stand in one table without their names.
+    mixed = summary["preset"].n_unique() > 1
     headings = (
         "Case",
+        *(("Preset",) if mixed else ()),
         "Res",
         "Offload",
         "Time(s)",
@@ -66,14 +93,15 @@ def _summary(summary: pl.DataFrame) -> str:
         "GPUs",
         "Predicted(s)",
     )
-    return table(headings, [_summary_row(row) for row in summary.iter_rows(named=True)], numeric_from=3)
+    return table(headings, [_summary_row(row, mixed=mixed) for row in summary.iter_rows(named=True)], numeric_from=3 + mixed)
 
 
-def _summary_row(row: Row) -> list[str]:
+def _summary_row(row: Row, *, mixed: bool) -> list[str]:
     return [
         row["label"],
-        f"{row['width']}x{row['height']}x{row['frames']}",
-        row["offload"],
+        *([known(row["preset"])] if mixed else []),
+        size(row),
+        known(row["offload"]),
         METRIC["total_s"].show(row["total_s"]),
         METRIC["step_s"].show(row["step_s"]),
         METRIC["peak_allocated_bytes"].show(row["peak_allocated_bytes"]),
@@ -83,7 +111,7 @@ def _summary_row(row: Row) -> list[str]:
         str(row["n"]),
         METRIC["half_width_pct"].show(row["half_width_pct"]),
         row["stable"] or NOT_MEASURED,
-        str(row["gpus"]),
+        known(row["gpus"]),
         METRIC["predicted_total_s"].show(row["predicted_total_s"]),
     ]
 
@@ -111,6 +139,7 @@ def _environment(results: Results) -> str:
     return "\n".join(
         [
             f"- **GPUs**: {cell(gpus)}",
+            *([f"- **Imported**: from {cell(environment.imported)}, which does not say where it ran"] if environment.imported else []),
             f"- **CPU**: {cell(environment.cpu)}, {cell(environment.system)}",
             f"- **Versions**: Python {environment.python}, {cell(versions)}",
             f"- **Source**: {git}",

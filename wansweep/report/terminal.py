@@ -9,6 +9,7 @@ from rich.text import Text
 
 from wansweep.metrics import METRIC
 from wansweep.record import Outcome
+from wansweep.report.cells import known, size
 from wansweep.report.text import as_text
 from wansweep.tables.results import Results
 
@@ -19,17 +20,23 @@ _FIGURES = ("total_s", "step_s", "load_s", "vae_decode_s", "peak_allocated_bytes
 def render(results: Results, *, width: int | None = None, colour: bool = False) -> str:
     """One row a case: how it ended, its times and its memory; under them, why the others failed."""
     figures = [METRIC[name] for name in _FIGURES]
+    # Settings of two presets never stand in one table without their names.
+    mixed = results.summary["preset"].n_unique() > 1
     table = Table(
-        *("Case", "Outcome", "GPUs", "Res", "Offload"), *(metric.heading for metric in figures), title=results.sweep.name, box=box.SIMPLE
+        *("Case", *(["Preset"] if mixed else []), "Outcome", "GPUs", "Res", "Offload"),
+        *(metric.heading for metric in figures),
+        title=results.sweep.name,
+        box=box.SIMPLE,
     )
     for row in results.summary.iter_rows(named=True):
         outcome = Outcome(row["outcome"]) if row["outcome"] else None
         table.add_row(
             Text(row["label"]),
+            *([row["preset"]] if mixed else []),
             Text(str(outcome or "not run yet"), style=COLOURS.get(outcome, "") if outcome else "dim"),
-            str(row["gpus"]),
-            f"{row['width']}x{row['height']}x{row['frames']}",
-            row["offload"],
+            known(row["gpus"]),
+            size(row),
+            known(row["offload"]),
             *(metric.show(row[metric.name]) for metric in figures),
         )
     failed = results.summary.filter(pl.col("reason").is_not_null() & (pl.col("reason") != ""))

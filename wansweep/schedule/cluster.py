@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+from ray._private import ray_constants
 
 from wansweep.errors import ClusterError
 from wansweep.schedule.guard import guarded
@@ -46,27 +47,34 @@ class Capacity:
     Attributes:
         gpus: GPUs of each node, largest first; all zero on a CPU cluster.
         cpus: CPUs of each node, in the same order.
+        names: Ray's id of each node, in the same order.
     """
 
     gpus: tuple[int, ...]
     cpus: tuple[float, ...]
+    names: tuple[str, ...]
 
     @property
     def on_gpus(self) -> bool:
         """Whether ranks reserve GPUs; on a cluster without one they reserve CPUs."""
-        return self.gpus[0] > 0
+        return max(self.gpus, default=0) > 0
 
     @property
     def slots(self) -> float:
         """What all nodes together offer, in what ranks reserve: GPUs, or CPUs."""
         return float(sum(self.gpus)) if self.on_gpus else float(sum(self.cpus))
 
+    def nodes(self, *, gpus: bool) -> dict[str, float]:
+        """GPUs or CPUs of each node, by its id."""
+        return dict(zip(self.names, (float(n) for n in self.gpus) if gpus else self.cpus, strict=True))
+
     def rank_cpus(self, ranks: int) -> float:
         """CPUs that one rank of a gang reserves: at most one with its part of the controller, and so few that every GPU can be used.
 
         With GPUs, any mix of gangs must fit beside each other, each with a controller; without, this gang alone must.
         """
-        share = min(1.0, self.cpus[0] / (self.gpus[0] if self.on_gpus else ranks))
+        with_gpus = [cpus / gpus for cpus, gpus in zip(self.cpus, self.gpus, strict=True) if gpus]
+        share = min(1.0, *with_gpus) if self.on_gpus else min(1.0, self.cpus[0] / ranks)
         controller = CONTROLLER_CPU if self.on_gpus else CONTROLLER_CPU / ranks
         return math.floor(max(share - controller, share / 2) * 1e4) / 1e4
 
@@ -74,11 +82,15 @@ class Capacity:
         """What a gang takes of `slots`."""
         return float(ranks) if self.on_gpus else ranks * self.rank_cpus(ranks) + CONTROLLER_CPU
 
-    def refusal(self, ranks: int) -> str:
-        """Why no node can ever hold a gang of this size; empty when one can. Ray itself would wait for ever."""
-        if self.on_gpus and ranks > self.gpus[0]:
-            return f"needs {ranks} GPUs on one node; the largest node has {self.gpus[0]}"
-        return ""
+    def refusal(self, ranks: int, *, straddle: bool = False) -> str:
+        """Why a gang of this size can never be held, by one node or by all that it may straddle; empty when it can. Ray would wait for ever."""
+        if not self.on_gpus or ranks <= self.gpus[0]:
+            return ""
+        if straddle:
+            return f"needs {ranks} GPUs; all nodes together have {sum(self.gpus)}" if ranks > sum(self.gpus) else ""
+        enough = ranks <= sum(self.gpus)
+        way_out = "; cluster.straddle=true spreads a gang over nodes" if enough else ""
+        return f"needs {ranks} GPUs on one node; the largest node has {self.gpus[0]}{way_out}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,12 +102,14 @@ class Connection:
         dashboard: Address of the Ray dashboard, or empty.
         started: Whether we started it, and so stop it.
         scratch: Folder on the driver's node for what dies with the sweep.
+        node: Ray's id of the driver's node.
     """
 
     capacity: Capacity
     dashboard: str
     started: bool
     scratch: Path
+    node: str = ""
 
     def told(self) -> str:
         """What a user at the terminal should know of the cluster, on one line."""
@@ -127,7 +141,13 @@ def connect(cluster: Cluster) -> Iterator[Connection]:
                 _start(cluster, scratch)
                 guard.watch()
             address = ray._private.worker.get_dashboard_url()
-            yield Connection(capacity=_capacity(), dashboard=f"http://{address}" if address else "", started=not joined, scratch=scratch)
+            yield Connection(
+                capacity=capacity_now(),
+                dashboard=f"http://{address}" if address else "",
+                started=not joined,
+                scratch=scratch,
+                node=ray.get_runtime_context().get_node_id(),
+            )
         finally:
             ray.shutdown()
             shutil.rmtree(scratch, ignore_errors=True)
@@ -155,6 +175,26 @@ def _answers(address: str) -> bool:
 
 
 def _start(cluster: Cluster, scratch: Path) -> None:
+    """Start a cluster that nobody outside this machine can reach."""
+    with _loopback():
+        _init(cluster, scratch)
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """While the ``with`` lasts, Ray takes 127.0.0.1 for the node's address, as it does by itself on macOS and Windows.
+
+    Every port of every process of its follows the node's address; ``_node_ip_address="127.0.0.1"`` would be resolved to a public one.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _init(cluster: Cluster, scratch: Path) -> None:
     ray.init(
         address="local",
         num_gpus=cluster.gpus,
@@ -167,7 +207,12 @@ def _start(cluster: Cluster, scratch: Path) -> None:
     )
 
 
-def _capacity() -> Capacity:
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes.sort(key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), reverse=True)
-    return Capacity(gpus=tuple(int(node.get("GPU", 0)) for node in nodes), cpus=tuple(float(node.get("CPU", 0)) for node in nodes))
+def capacity_now() -> Capacity:
+    """What the nodes that are alive offer."""
+    nodes = [(node["Resources"], node["NodeID"]) for node in ray.nodes() if node["Alive"]]
+    nodes.sort(key=lambda node: (node[0].get("GPU", 0), node[0].get("CPU", 0)), reverse=True)
+    return Capacity(
+        gpus=tuple(int(has.get("GPU", 0)) for has, _ in nodes),
+        cpus=tuple(float(has.get("CPU", 0)) for has, _ in nodes),
+        names=tuple(name for _, name in nodes),
+    )

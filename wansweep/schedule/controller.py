@@ -19,6 +19,8 @@ from wansweep.schedule.progress import PROGRESS
 
 # How often a running trial tells the driver what it is doing.
 REPORT_EVERY_S = 1.0
+# A label that Ray gives every node.
+NODE_LABEL = "ray.io/node-id"
 
 
 class CaseTrial(Trainable):  # type: ignore[misc]
@@ -26,10 +28,15 @@ class CaseTrial(Trainable):  # type: ignore[misc]
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
-        """Bundle 0 for the controller, one bundle a rank, all on one node."""
+        """Bundle 0 for the controller, one bundle a rank, each on the node that the packer chose for it."""
         order: Order = config["order"]
         rank = {"CPU": order.rank_cpus, **({"GPU": 1} if order.on_gpus else {})}
-        return PlacementGroupFactory([{"CPU": CONTROLLER_CPU}, *[rank] * order.case.gpus], strategy="STRICT_PACK")
+        bundles = [{"CPU": CONTROLLER_CPU}, *[rank] * order.case.gpus]
+        strategy = "STRICT_PACK" if order.one_node else "PACK"
+        if not order.place:
+            return PlacementGroupFactory(bundles, strategy=strategy)
+        nodes = [{NODE_LABEL: node} for node in (order.place[0], *order.place)]
+        return PlacementGroupFactory(bundles, strategy=strategy, bundle_label_selector=nodes)
 
     def setup(self, config: dict[str, Any]) -> None:
         """Keep the order; nothing is started here, because Tune may build an actor and then throw it away."""
@@ -54,10 +61,10 @@ class CaseTrial(Trainable):  # type: ignore[misc]
         if ended is None:
             now = self._gang.progress()
             return {"done": False, "label": now.label, "doing": now.doing, "progress": PROGRESS.dump_json(now)}
-        record = self._gang.record(*ended)
+        record = self._gang.record(ended)
         self._warm_ranks = self._gang.finish(record)
         self._gang = None
-        return {"done": True, "record": to_json(record)}
+        return {"done": True, "record": to_json(record), "lost": ended.lost}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: Tune asks when a trial is done; what matters is in the record."""

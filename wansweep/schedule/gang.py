@@ -5,12 +5,12 @@ Lives in a trial's controller, on the node that holds the ranks, and loads no to
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import socket
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,11 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from wansweep.record import Outcome, Record, SamplerFacts, Stage, StageKind
+from wansweep.schedule import processes
+from wansweep.schedule.delivery import deliver
+from wansweep.schedule.end import End, culprit
 from wansweep.schedule.order import Order
+from wansweep.schedule.processes import Arrival, Pulses, on_node
 from wansweep.schedule.progress import Progress, gather
 from wansweep.schedule.rank import Rank
 from wansweep.sweep import Isolation
@@ -29,11 +33,11 @@ from wansweep.telemetry.attribute import attribute
 from wansweep.telemetry.sampling import Sampling
 from wansweep.telemetry.trace import Trace
 from wansweep.trial.stages import read_journal
-from wansweep.trial.task import Ending, Hello, Seat, Task
+from wansweep.trial.task import Ending, Hello, Seat, Task, numbered
 
 # After a first rank fails, the others get this long to say why they did: an OOM on one rank is a broken collective on the rest.
 SECOND_THOUGHT_S = 1.0
-_SEVERITY = (Outcome.OOM, Outcome.INVALID, Outcome.CRASH)
+_NODE_DIED = "node has died"
 
 
 class Gang:
@@ -53,36 +57,56 @@ class Gang:
         scratch = Path(tempfile.mkdtemp(prefix="wansweep-trial-", dir=order.scratch))
         self._task = Task(case=order.case, source=order.source, origin_s=self._origin_s, scratch=scratch, procedure=order.procedure)
         self._warm = bool(self._ranks)
+        self._here = ray.get_runtime_context().get_node_id()
+        self._arrivals: dict[int, Arrival] = {}
         self._hellos: dict[int, Hello] = {}
+        self._died: set[int] = set()
+        self._lost: set[int] = set()
+        self._pulses = Pulses()
         self._endings: list[Ending] = []
         self._sampling: Sampling | None = None
         if not self._ranks:
             self._ranks = [self._new_rank(rank) for rank in range(order.case.gpus)]
-        self._pending = {actor.hello.remote(rank, order.rank_cpus): rank for rank, actor in enumerate(self._ranks)}
+        self._pending = {actor.arrive.remote(self._task.pulse(rank)): rank for rank, actor in enumerate(self._ranks)}
+        self._pending |= {actor.hello.remote(rank, order.rank_cpus): rank for rank, actor in enumerate(self._ranks)}
 
     def _give_parts(self) -> None:
         """All ranks are there: start the node's sampler, and give each its part."""
-        hellos = [self._hellos[rank] for rank in range(len(self._ranks))]
-        gpus = [hello.facts.device_uuid for hello in hellos if hello.facts.device_uuid]
+        here = [rank for rank, arrival in self._arrivals.items() if arrival.node == self._here]
         self._sampling = Sampling(
             out=self._task.samples,
-            gpus=gpus,
-            pids=[hello.pid for hello in hellos],
+            gpus=[uuid for rank in here if (uuid := self._hellos[rank].facts.device_uuid)],
+            pids=[self._arrivals[rank].pid for rank in here],
             period_s=self._order.procedure.sample_period_s,
         )
         self._sampling.start()
         for rank, actor in enumerate(self._ranks):
-            seat = Seat(rank=rank, world=len(hellos), rendezvous=f"tcp://{hellos[0].address}", cores=self._order.rank_cpus)
-            self._pending[actor.run.remote(self._task, seat)] = rank
+            seat = Seat(rank=rank, world=len(self._ranks), rendezvous=self._rendezvous(), cores=self._order.rank_cpus)
+            self._pending[actor.run.remote(self._task_of(rank), seat)] = rank
+
+    def _rendezvous(self) -> str:
+        """A file where all ranks see one: it takes no port, and nothing listens. Between nodes a port of rank 0's."""
+        if self._order.one_node:
+            return f"file://{self._task.scratch}/rendezvous"
+        return f"tcp://{self._hellos[0].address}"
+
+    def _task_of(self, rank: int) -> Task:
+        """The task with the trial's origin on the clock of the rank's node."""
+        arrival = self._arrivals[rank]
+        if arrival.node == self._here:
+            return self._task
+        return replace(self._task, origin_s=self._origin_s - (time.perf_counter() - time.time()) + arrival.monotonic_s)
 
     def _new_rank(self, rank: int) -> Any:  # noqa: ANN401  (Ray's actor handles have no type)
         group = ray.util.get_current_placement_group()
         place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=1 + rank)
         options = {"num_cpus": self._order.rank_cpus, "num_gpus": 1 if self._order.on_gpus else 0, "scheduling_strategy": place}
-        return Rank.options(**options).remote(self._order.ranks_name, rank)  # type: ignore[attr-defined]
+        return Rank.options(**options).remote(  # type: ignore[attr-defined]
+            self._order.ranks_name, rank, self._order.work, self._order.one_node
+        )
 
-    def wait(self, seconds: float) -> tuple[Outcome, str] | None:
-        """How the trial ended and why, or null when it goes on after that many seconds. The first rank that fails ends it."""
+    def wait(self, seconds: float) -> End | None:
+        """How the trial ended, or null when it goes on after that many seconds. The first rank that fails ends it."""
         timeout_s = self._order.procedure.timeout_s
         deadline_s = self._origin_s + timeout_s
         until_s = min(time.perf_counter() + seconds, deadline_s)
@@ -96,18 +120,30 @@ class Gang:
         if self._failures():
             return self._worst()
         if not self._pending:
-            return Outcome.OK, ""
+            return End(outcome=Outcome.OK)
+        if (silent := self._silent()) is not None:
+            reason = f"{self._where(silent)}no sign of life for procedure.hang_s={self._order.procedure.hang_s:g}"
+            return End(outcome=Outcome.TIMEOUT, reason=reason, rank=silent)
         if time.perf_counter() >= deadline_s:
-            late = self._where(min(self._pending.values()))
-            return Outcome.TIMEOUT, f"{late}not done after procedure.timeout_s={timeout_s:g}"
+            late = min(self._pending.values())
+            return End(outcome=Outcome.TIMEOUT, reason=f"{self._where(late)}not done after procedure.timeout_s={timeout_s:g}", rank=late)
         return None
 
-    def _worst(self) -> tuple[Outcome, str]:
+    def _silent(self) -> int | None:
+        """A rank of this node whose process shows no life, neither by its pulse nor by its journal; another node's files are not seen."""
+        for rank in sorted(set(self._pending.values())):
+            here = rank in self._arrivals and self._arrivals[rank].node == self._here
+            signs = (self._task.pulse(rank), self._task.journal(rank))
+            if here and self._pulses.silent_s(rank, *signs) > self._order.procedure.hang_s:
+                return rank
+        return None
+
+    def _worst(self) -> End:
         """The failure that explains the others', which are given a moment to tell theirs."""
         if self._pending:
             self._collect(ray.wait(list(self._pending), num_returns=len(self._pending), timeout=SECOND_THOUGHT_S)[0])
-        worst = min(self._failures(), key=lambda ending: (_SEVERITY.index(ending.outcome), ending.rank))
-        return worst.outcome, f"{self._where(worst.rank)}{worst.reason}"
+        worst = culprit(self._failures(), died=self._died)
+        return End(outcome=worst.outcome, reason=f"{self._where(worst.rank)}{worst.reason}", rank=worst.rank, lost=worst.rank in self._lost)
 
     def _failures(self) -> list[Ending]:
         return [ending for ending in self._endings if ending.outcome is not Outcome.OK]
@@ -117,21 +153,29 @@ class Gang:
         for reference in ready:
             rank = self._pending.pop(reference)
             try:
-                answer: Hello | Ending = ray.get(reference)
-                if isinstance(answer, Hello):
-                    self._hellos[rank] = answer
-                else:
-                    self._endings.append(answer)
+                answer: Arrival | Hello | Ending = ray.get(reference)
+                match answer:
+                    case Arrival():
+                        self._arrivals[rank] = answer
+                    case Hello():
+                        self._hellos[rank] = answer
+                    case Ending():
+                        self._endings.append(answer)
             except HostOutOfMemory as error:
                 reason = f"the host ran out of memory: {_first_line(error)}"
                 self._endings.append(Ending(rank=rank, outcome=Outcome.OOM, reason=reason, resolved=None))
             except RayActorError as error:
+                self._died.add(rank)
+                if _NODE_DIED in str(error):
+                    self._lost.add(rank)
                 self._endings.append(Ending(rank=rank, outcome=Outcome.CRASH, reason=f"its process died: {_first_line(error)}", resolved=None))
             except RayError as error:
                 self._endings.append(Ending(rank=rank, outcome=Outcome.CRASH, reason=_first_line(error), resolved=None))
 
-    def record(self, outcome: Outcome, reason: str) -> Record:
+    def record(self, end: End) -> Record:
         """What the trial leaves; ends the sampler."""
+        outcome = end.outcome
+        self._fetch_journals()
         ok = next((ending for ending in sorted(self._endings, key=lambda e: e.rank) if ending.resolved), None)
         trace = self._sampling.stop() if self._sampling else None
         stages = tuple(stage for rank in range(self._order.case.gpus) for stage in self._stages(rank))
@@ -141,10 +185,11 @@ class Gang:
             label=self._order.case.label,
             trial=self._order.trial,
             outcome=outcome,
-            reason=reason,
+            reason=end.reason,
             resolved=ok.resolved if ok and outcome is Outcome.OK else None,
             stages=self._attributed(stages, trace) if trace else stages,
             started_utc=self._started_utc,
+            origin_s=self._origin_s,
             startup_s=min((stage.start_s for stage in stages), default=None),
             wall_s=time.perf_counter() - self._origin_s,
             warm=self._warm,
@@ -154,7 +199,23 @@ class Gang:
             weights_cached=ok.weights_cached if ok else None,
             ranks=tuple(hello.facts for _, hello in sorted(self._hellos.items())),
             sampler=_sampler_facts(trace) if trace else None,
+            log_tail=self._log_tail(end),
+            nodes=tuple(dict.fromkeys(arrival.node for _, arrival in sorted(self._arrivals.items()))),
+            earlier_attempts=self._order.earlier_attempts,
         )
+
+    def _log_tail(self, end: End) -> tuple[str, ...]:
+        """What the rank that failed wrote last; an invalid case's reason says it all."""
+        if end.rank is None or end.rank not in self._arrivals or end.outcome is Outcome.INVALID:
+            return ()
+        arrival = self._arrivals[end.rank]
+        return on_node(arrival.node, processes.log_tail, arrival.logs, otherwise=())
+
+    def _fetch_journals(self) -> None:
+        """Bring the journals of ranks on other nodes here."""
+        for rank, arrival in self._arrivals.items():
+            if arrival.node != self._here and (journal := on_node(arrival.node, _read, self._task.journal(rank), otherwise=b"")):
+                self._task.journal(rank).write_bytes(journal)
 
     def _attributed(self, stages: tuple[Stage, ...], trace: Trace) -> tuple[Stage, ...]:
         """The stages with what was sampled in their windows."""
@@ -164,27 +225,42 @@ class Gang:
             trace.samples,
             origin_s=self._origin_s,
             gpus={rank: uuid for rank, uuid in uuids.items() if uuid},
-            pids={rank: hello.pid for rank, hello in self._hellos.items()},
+            pids={rank: arrival.pid for rank, arrival in self._arrivals.items()},
         )
 
     def finish(self, record: Record) -> list[Any]:
         """Hand over video and samples, clear the scratch folder, and end the ranks; the ones that may be used again are returned."""
         folder = Path(self._order.run_folder)
         if self._order.procedure.keep_video:
-            _hand_over(self._task.video, folder / "videos" / f"{record.label}-{record.trial}.mp4")
-        _hand_over(self._task.samples, folder / "traces" / f"{record.case_id}-{record.trial}.jsonl")
-        shutil.rmtree(self._task.scratch, ignore_errors=True)
-        if self._order.procedure.isolation is Isolation.WARM and record.outcome is Outcome.OK:
-            return self._ranks
-        self.end()
-        return []
+            kept = folder / "videos" / f"{record.label}-{record.trial}.mp4"
+            for i in range(record.case.batch):
+                self._deliver_from_first(numbered(self._task.video, i), numbered(kept, i))
+        self._deliver_from_first(self._task.sheet, folder / "frames" / f"{record.case_id}-{record.trial}.jpg")
+        trace = folder / "traces" / f"{record.case_id}-{record.trial}.jsonl"
+        deliver(self._task.samples, trace, here=self._here, there=self._order.driver_node)
+        warm = self._order.procedure.isolation is Isolation.WARM and record.outcome is Outcome.OK
+        if not warm:
+            self.end()
+        for node in self._nodes():
+            on_node(node, _remove, self._task.scratch, otherwise=None)
+        return self._ranks if warm else []
+
+    def _deliver_from_first(self, file: Path, to: Path) -> None:
+        first = self._arrivals.get(0)
+        deliver(file, to, here=first.node if first else self._here, there=self._order.driver_node)
 
     def end(self) -> None:
-        """End ranks and sampler now."""
+        """End ranks and sampler now, and see to it that they are gone."""
         for rank in self._ranks:
             ray.kill(rank)
+        for node in self._nodes():
+            on_node(node, processes.end, [arrival for arrival in self._arrivals.values() if arrival.node == node], otherwise=None)
         if self._sampling is not None:
             self._sampling.stop()
+
+    def _nodes(self) -> set[str]:
+        """Nodes that ranks are on, and this one."""
+        return {self._here, *(arrival.node for arrival in self._arrivals.values())}
 
     def _stages(self, rank: int) -> list[Stage]:
         return read_journal(self._task.journal(rank))
@@ -197,7 +273,7 @@ class Gang:
     def progress(self) -> Progress:
         """Where the trial is, for live views and metrics."""
         gpus = {rank: hello.facts.device_uuid for rank, hello in self._hellos.items()}
-        pids = {rank: hello.pid for rank, hello in self._hellos.items()}
+        pids = {rank: arrival.pid for rank, arrival in self._arrivals.items()}
         return gather(self._task, trial=self._order.trial, gpus=gpus, pids=pids)
 
     def _where(self, rank: int) -> str:
@@ -206,11 +282,12 @@ class Gang:
         return f"{' in '.join(parts)}: " if parts else ""
 
 
-def _hand_over(file: Path, to: Path) -> None:
-    """Move a file into the run folder; on a node that does not see the folder, or a full disk, it stays behind and is lost."""
-    if file.exists() and to.parent.is_dir():
-        with contextlib.suppress(OSError):
-            shutil.move(file, to)
+def _read(file: Path) -> bytes:
+    return file.read_bytes() if file.exists() else b""
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sampler_facts(trace: Trace) -> SamplerFacts:

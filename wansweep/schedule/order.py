@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from wansweep.case import Case
 from wansweep.sweep import Isolation, ModelSource, Procedure
 
+WORK = "wansweep.trial.runner"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
@@ -21,6 +23,10 @@ class Order:
         procedure: How to measure.
         run_folder: Where the mp4 and the samples go, when this node can see it.
         scratch: Folder on the node for what dies with the sweep; null for the system's own.
+        place: Id of the node of each rank.
+        driver_node: Id of the node that has the run folder; empty when that is every node's.
+        work: Module whose ``introduce`` and ``run_rank`` the ranks run.
+        earlier_attempts: Why each earlier attempt was lost.
     """
 
     case: Case
@@ -31,6 +37,25 @@ class Order:
     procedure: Procedure
     run_folder: str
     scratch: str | None
+    place: tuple[str, ...] = ()
+    driver_node: str = ""
+    work: str = WORK
+    earlier_attempts: tuple[str, ...] = ()
+
+    @property
+    def one_node(self) -> bool:
+        """Whether the whole gang is on one node."""
+        return len(set(self.place)) <= 1
+
+    @property
+    def key(self) -> str:
+        """Names the trial within its sweep."""
+        return f"{self.case.id}-{self.trial}"
+
+    @property
+    def title(self) -> str:
+        """Names it to a reader."""
+        return f"{self.case.label} #{self.trial}"
 
     @property
     def reserves(self) -> str:
@@ -40,7 +65,7 @@ class Order:
     @property
     def name(self) -> str:
         """As the trial is called in Ray's dashboard."""
-        return f"{self.case.label} #{self.trial} ({self.case.model}, {self.reserves})"
+        return f"{self.title} ({self.case.model}, {self.reserves})"
 
     @property
     def ranks_name(self) -> str:

@@ -1,33 +1,35 @@
-"""A sweep's trials on Ray Tune: in the order of the plan, as soon as their GPUs are free.
+"""A sweep's trials on Ray Tune: in the packer's order, on the packer's nodes.
 
-Stock Tune picks pending trials from a set, so order is lost and large cases starve; our searcher admits the head of the queue only when
-what it needs is free. Every admitted trial ends in a record, also when its controller dies.
+Stock Tune picks pending trials from a set, so order is lost and large cases starve; our searcher admits what the queue says, when what it
+needs is free. Every admitted trial ends in a record, also when its controller dies; one that was lost with its node is tried again.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, Protocol
 
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from wansweep.case import Case
+from wansweep.plan.packing import Predicted
 from wansweep.plan.rules import forbidden
 from wansweep.record import Outcome, Record, from_json
-from wansweep.schedule.cluster import Capacity, Connection
+from wansweep.schedule.cluster import Connection, capacity_now
 from wansweep.schedule.controller import CaseTrial
 from wansweep.schedule.export import Exporter
-from wansweep.schedule.order import Order
+from wansweep.schedule.order import WORK, Order
 from wansweep.schedule.progress import PROGRESS, Progress
+from wansweep.schedule.queue import Queue
 from wansweep.sweep import Sweep
 
 
@@ -63,42 +65,60 @@ class _Watchers:
             watcher.finished(record)
 
 
-def run_trials(sweep: Sweep, todo: Sequence[tuple[Case, int]], *, connection: Connection, run_folder: str, watcher: Watcher) -> bool:
+def run_trials(
+    sweep: Sweep,
+    todo: Sequence[tuple[Case, int]],
+    *,
+    connection: Connection,
+    run_folder: str,
+    watcher: Watcher,
+    predicted: Mapping[str, Predicted] | None = None,
+    work: str = WORK,
+) -> bool:
     """Run the trials (case, repeat) and hand every record to the watcher. Returns whether the user interrupted.
 
-    Cases that no node can ever hold, or whose levers cannot work together, end as ``invalid`` at once.
+    Cases that no node can ever hold, or whose levers cannot work together, end as ``invalid`` at once. ``work`` is the module that a rank
+    runs, `schedule.rank.Work`; ``predicted`` is by case id.
     """
     capacity = connection.capacity
-    queue = _Queue(capacity=capacity, exclusive=sweep.cluster.exclusive)
+    queue = Queue(capacity=capacity, cluster=sweep.cluster, nodes_now=lambda: capacity_now().nodes(gpus=capacity.on_gpus))
+    orders = []
     exporter = Exporter(total=len(todo))
     watcher = _Watchers(watcher, exporter)
     for case, trial in todo:
-        if refusal := capacity.refusal(case.gpus) or forbidden(case):
+        if refusal := capacity.refusal(case.gpus, straddle=sweep.cluster.straddle) or forbidden(case):
             watcher.finished(_unrun(case, trial, Outcome.INVALID, refusal))
         else:
-            queue.waiting.append(_order(sweep, case, trial, connection, run_folder))
+            orders.append(replace(_order(sweep, case, trial, connection, run_folder), work=work))
             exporter.waiting(case.label)
-    if not queue.waiting:
+    if not orders:
         return False
+    queue.add(orders, predicted)
+    recorder = _Recorder(watcher, queue, retries=sweep.procedure.retries)
     tuner = Tuner(
         CaseTrial,
         tune_config=TuneConfig(
-            search_alg=_PlanSearcher(queue), num_samples=-1, reuse_actors=True, trial_name_creator=_trial_name, trial_dirname_creator=_trial_dir
+            search_alg=_PlanSearcher(queue, recorder),
+            scheduler=_Rescuer(queue),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_dir,
         ),
         run_config=RunConfig(
             name=sweep.name,
             storage_path=str(connection.scratch / "tune"),
-            callbacks=[_Recorder(watcher)],
+            callbacks=[recorder],
             failure_config=FailureConfig(max_failures=0),
             verbose=0,
         ),
     )
-    with _interruptible(queue) as interrupted:
+    with _interruptible(queue, recorder.interrupted):
         try:
             tuner.fit()
         except KeyboardInterrupt:
-            interrupted.set()
-    return interrupted.is_set()
+            recorder.interrupted.set()
+    return recorder.interrupted.is_set()
 
 
 def _order(sweep: Sweep, case: Case, trial: int, connection: Connection, run_folder: str) -> Order:
@@ -111,6 +131,7 @@ def _order(sweep: Sweep, case: Case, trial: int, connection: Connection, run_fol
         procedure=sweep.procedure,
         run_folder=run_folder,
         scratch=str(connection.scratch) if connection.started else None,
+        driver_node=connection.node,
     )
 
 
@@ -133,6 +154,14 @@ def _unrun(case: Case, trial: int, outcome: Outcome, reason: str) -> Record:
     )
 
 
+def _dominating(queue: Queue, record: Record) -> list[Record]:
+    """Records of the waiting trials that need no less memory than one that ran out of it; they wait no longer."""
+    if record.outcome is not Outcome.OOM:
+        return []
+    reason = f"dominated: needs no less memory than {record.label}, which ran out of it ({record.reason})"
+    return [_unrun(order.case, order.trial, Outcome.SKIPPED, reason) for order in queue.dominating(record.case)]
+
+
 def _trial_name(trial: TuneTrial) -> str:
     order: Order = trial.config["order"]
     return order.name
@@ -140,52 +169,28 @@ def _trial_name(trial: TuneTrial) -> str:
 
 def _trial_dir(trial: TuneTrial) -> str:
     order: Order = trial.config["order"]
-    return f"{order.case.id}-{order.trial}"
-
-
-@dataclass(kw_only=True)
-class _Queue:
-    """Trials in order, and what of the cluster is free.
-
-    Attributes:
-        exclusive: At most one trial a node.
-        waiting: Not yet admitted.
-        live: Tune's trial id to what it takes.
-    """
-
-    capacity: Capacity
-    exclusive: bool
-    waiting: deque[Order] = field(default_factory=deque)
-    live: dict[str, float] = field(default_factory=dict)
-
-    def admit(self, trial_id: str) -> Order | None:
-        """The head of the queue when it can start now."""
-        need = self.capacity.need(self.waiting[0].case.gpus)
-        # Ray counts resources in ten-thousandths.
-        crowded = sum(self.live.values()) + need > self.capacity.slots + 1e-4
-        if crowded or (self.exclusive and len(self.live) >= len(self.capacity.cpus)):
-            return None
-        self.live[trial_id] = need
-        return self.waiting.popleft()
+    return f"{order.key}-{len(order.earlier_attempts)}"
 
 
 class _PlanSearcher(Searcher):  # type: ignore[misc]
-    """Admits the head of the queue when its GPUs are free."""
+    """Admits what the queue starts."""
 
-    def __init__(self, queue: _Queue) -> None:
+    def __init__(self, queue: Queue, recorder: _Recorder) -> None:
         super().__init__()
         self._queue = queue
+        self._recorder = recorder
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next order, null to be asked again later, or that there are no more."""
-        if not self._queue.waiting:
-            return str(Searcher.FINISHED)
-        order = self._queue.admit(trial_id)
-        return {"order": order} if order else None
+        if order := self._queue.admit(trial_id):
+            return {"order": order}
+        for stranded in self._queue.stranded():
+            self._recorder.give_up(stranded, "no node that is left can hold it")
+        return str(Searcher.FINISHED) if self._queue.over else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Free what the trial took."""
-        self._queue.live.pop(trial_id, None)
+        self._queue.release(trial_id, learn=not error)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a resume runs what has no record."""
@@ -194,11 +199,32 @@ class _PlanSearcher(Searcher):  # type: ignore[misc]
         """Nothing, for the same reason."""
 
 
+class _Rescuer(FIFOScheduler):  # type: ignore[misc]
+    """Takes back trials whose node went away before it could reserve anything for them; Tune would wait for ever."""
+
+    def __init__(self, queue: Queue) -> None:
+        super().__init__()
+        self._queue = queue
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:  # noqa: ANN401  (Tune's wrapper)
+        """As Tune does, after looking at the nodes of what waits for its resources."""
+        for trial in list(tune_controller.get_live_trials()):
+            order: Order = trial.config["order"]
+            if trial.status == TuneTrial.PENDING and self._queue.gone(order):
+                self._queue.release(trial.trial_id, learn=False)
+                self._queue.put_back(order)
+                tune_controller.stop_trial(trial)
+        return super().choose_trial_to_run(tune_controller)
+
+
 class _Recorder(Callback):  # type: ignore[misc]
     """Hands records and progress to the watcher."""
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, queue: Queue, *, retries: int) -> None:
         self._watcher = watcher
+        self._queue = queue
+        self._retries = retries
+        self.interrupted = threading.Event()
         self._recorded: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -213,7 +239,11 @@ class _Recorder(Callback):  # type: ignore[misc]
         """A trial reported."""
         if "record" in result:
             self._recorded.add(trial.trial_id)
-            self._watcher.finished(from_json(result["record"]))
+            record, order = from_json(result["record"]), trial.config["order"]
+            if not (result["lost"] and self._again(order, record.reason)):
+                self._watcher.finished(replace(record, shared_with=self._queue.shared_with(order)))
+                for skipped in _dominating(self._queue, record):
+                    self._watcher.finished(skipped)
         else:
             self._watcher.doing(result["label"], result["doing"])
             self._watcher.progress(PROGRESS.validate_json(result["progress"]))
@@ -223,22 +253,36 @@ class _Recorder(Callback):  # type: ignore[misc]
         if trial.trial_id in self._recorded:
             return
         order: Order = trial.config["order"]
-        self._watcher.finished(_unrun(order.case, order.trial, Outcome.CRASH, "the trial's controller died; see the logs in the Ray dashboard"))
+        reason = f"its controller on node {order.place[0][:8]} died, or the node with it"
+        if not self._again(order, reason):
+            self.give_up(order, f"{reason}; see the logs in the Ray dashboard")
+
+    def _again(self, order: Order, reason: str) -> bool:
+        """Whether a trial that was lost will be tried again."""
+        if self.interrupted.is_set() or len(order.earlier_attempts) >= self._retries:
+            return False
+        self._queue.try_again(order, reason)
+        self._watcher.doing(order.case.label, "lost; waiting to be tried again")
+        return True
+
+    def give_up(self, order: Order, reason: str) -> None:
+        """The record of a trial that left none, and is not tried again."""
+        record = _unrun(order.case, order.trial, Outcome.CRASH, reason)
+        self._watcher.finished(replace(record, earlier_attempts=order.earlier_attempts, shared_with=self._queue.shared_with(order)))
 
 
 @contextmanager
-def _interruptible(queue: _Queue) -> Iterator[threading.Event]:
+def _interruptible(queue: Queue, interrupted: threading.Event) -> Iterator[None]:
     """While the ``with`` lasts, a first SIGINT lets running trials finish and starts no more; a second one stops now."""
-    interrupted = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if interrupted.is_set():
             raise KeyboardInterrupt
         interrupted.set()
-        queue.waiting.clear()
+        queue.clear()
 
     before: Callable[[int, FrameType | None], Any] | int | None = signal.signal(signal.SIGINT, on_signal)
     try:
-        yield interrupted
+        yield
     finally:
         signal.signal(signal.SIGINT, before)

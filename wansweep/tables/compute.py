@@ -58,6 +58,8 @@ def device_names(record: Record) -> tuple[str, ...]:
 
 def _uncounted(record: Record) -> str | None:
     """Why the formula does not hold for a record: it counts the real networks, running every block, on a GPU."""
+    if record.imported:
+        return "the imported report does not say what ran"
     if record.case.weights == Weights.TINY:
         return "tiny weights are not the network that the formula counts"
     if record.resolved is None or record.resolved.device != "cuda":

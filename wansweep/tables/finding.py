@@ -82,4 +82,5 @@ def gib(count: float) -> str:
 
 def share(part_s: float, whole_s: float) -> str:
     """Seconds and their share: ``74.43 s of 342.16 s (22 %)``."""
-    return f"{part_s:.2f} s of {whole_s:.2f} s ({100 * part_s / whole_s:.0f} %)"
+    of_it = f" ({100 * part_s / whole_s:.0f} %)" if whole_s else ""  # an imported report may state 0.00 s
+    return f"{part_s:.2f} s of {whole_s:.2f} s{of_it}"

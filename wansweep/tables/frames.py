@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from wansweep import presets
 from wansweep.case import Case
 from wansweep.metrics import METRICS, STAGE_FIGURES, STAGE_METRICS, Metric
 from wansweep.plan.geometry import as_run
@@ -18,6 +19,7 @@ from wansweep.record import Figure, Outcome, Record, Stage
 from wansweep.tables.compute import achieved
 from wansweep.tables.repeats import counted, is_warm, left_out
 from wansweep.tables.stability import assess
+from wansweep.tables.stated import stated_trials
 from wansweep.tables.trials import trial_frame
 
 NOT_TRIED = "not_tried"
@@ -56,6 +58,7 @@ _DESCRIPTION: dict[str, pl.DataType] = {
     "attention": pl.String(),
     "cache": pl.String(),
     "parallel": pl.String(),
+    "preset": pl.String(),
     "n": pl.Int64(),
     "warm": pl.Boolean(),
     "left_out": pl.Int64(),
@@ -142,9 +145,7 @@ def summary_frame(cases: Sequence[Case], records: Sequence[Record], stages: pl.D
     for record in records:
         of_case.setdefault(record.case_id, []).append(record)
     described = pl.DataFrame([_description(case, of_case[case.id]) for case in cases], schema=_DESCRIPTION)
-    chosen = [(record.case_id, record.trial) for one in of_case.values() for record in counted(one)]
-    key = pl.DataFrame(chosen, schema={"case_id": pl.String(), "trial": pl.Int64()}, orient="row")
-    trials = trial_frame(stages.join(key, on=["case_id", "trial"], how="semi"))
+    trials = counted_trials(records, stages)
     spread = trials.group_by("case_id").agg(total_s_spread=pl.col("total_s").std(), step_s_spread=pl.col("step_s").std())
     medians = trials.drop("trial").group_by("case_id").median().join(spread, on="case_id")
     joined = described.join(medians, on="case_id", how="left", maintain_order="left")
@@ -153,6 +154,21 @@ def summary_frame(cases: Sequence[Case], records: Sequence[Record], stages: pl.D
         schema={name: SUMMARY_SCHEMA[name] for name in _JUDGED},
     )
     return _completed(joined.hstack(judged), SUMMARY_SCHEMA)
+
+
+def counted_trials(records: Sequence[Record], stages: pl.DataFrame) -> pl.DataFrame:
+    """One row a trial that counts (`repeats.counted`), with its figures."""
+    trials = trial_frame(stages.join(counted_key(records), on=["case_id", "trial"], how="semi"))
+    return pl.concat([trials, stated_trials(records)], how="diagonal")
+
+
+def counted_key(records: Sequence[Record]) -> pl.DataFrame:
+    """Case and trial of every trial that counts."""
+    of_case: dict[str, list[Record]] = {}
+    for record in records:
+        of_case.setdefault(record.case_id, []).append(record)
+    chosen = [(record.case_id, record.trial) for one in of_case.values() for record in counted(one)]
+    return pl.DataFrame(chosen, schema={"case_id": pl.String(), "trial": pl.Int64()}, orient="row")
 
 
 _JUDGED = ("tflops", "tflops_why", "mfu_pct", "mfu_pct_why", "half_width_pct", "stable", "advice")
@@ -188,7 +204,8 @@ def _description(case: Case, records: Sequence[Record]) -> dict[str, object]:
     ran = next((record.resolved for record in records if record.resolved), None)
     chosen = counted(records)
     size = ran or as_run(case)
-    return {
+    unstated = records[0].imported.assumed if records and records[0].imported else None
+    described: dict[str, object] = {
         "case_id": case.id,
         "label": case.label,
         "outcome": told and str(told.outcome),
@@ -206,7 +223,9 @@ def _description(case: Case, records: Sequence[Record]) -> dict[str, object]:
         "attention": ran.attention if ran else None,
         "cache": ran.cache if ran else None,
         "parallel": ran.parallel if ran else case.parallel,
+        "preset": presets.told(case),
         "n": len(chosen),
-        "warm": is_warm(chosen[0]) if chosen else None,
+        "warm": is_warm(chosen[0]) if chosen and unstated is None else None,
         "left_out": left_out(records),
     }
+    return {**described, **{name: None for name in unstated or () if name in described}}

@@ -21,6 +21,8 @@ SAMPLER_SHARE = 0.05
 # Its start alone takes 0.1 CPU s, which is no rate; shorter trials are not judged.
 SAMPLER_FROM_S = 10.0
 FIRST_TRIAL = 1.1
+# Other trials of the node named in a warning.
+SHARERS = 4
 _COUNTERS = {
     "throttle_thermal_s": "too hot",
     "throttle_sw_thermal_s": "too hot (by software)",
@@ -37,7 +39,18 @@ def warnings(records: Sequence[Record], gpus: Sequence[Gpu] = ()) -> list[str]:
         gpus: Of the environment, for the highest clock each has.
     """
     ok = [record for record in records if record.outcome is Outcome.OK]
-    told = (_throttled(ok), _capped(ok), _clocks(ok, gpus), _company(ok), _swap(ok), _coverage(ok), _sampler(ok), _mixed(ok), _first(ok))
+    told = (
+        _throttled(ok),
+        _capped(ok),
+        _clocks(ok, gpus),
+        _company(ok),
+        _shared(ok),
+        _swap(ok),
+        _coverage(ok),
+        _sampler(ok),
+        _mixed(ok),
+        _first(ok),
+    )
     return [line for lines in told for line in lines]
 
 
@@ -82,6 +95,13 @@ def _company(records: Sequence[Record]) -> Iterator[str]:
     most, where = max(((_largest(s, "compute_processes") or 0.0, _where(r, s)) for r, s in _totals(records)), default=(0.0, ""))
     if most > 1:
         yield f"{most:.0f} processes computed on one GPU, of which one is ours ({where})."
+
+
+def _shared(records: Sequence[Record]) -> Iterator[str]:
+    others = sorted({title for record in records for title in record.shared_with})
+    if others:
+        named = ", ".join(others[:SHARERS]) + (f" and {len(others) - SHARERS} more" if len(others) > SHARERS else "")
+        yield f"The node was shared with {len(others)} other trial(s) ({named}); cluster.exclusive=true measures each alone."
 
 
 def _swap(records: Sequence[Record]) -> Iterator[str]:

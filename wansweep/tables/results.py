@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
@@ -11,6 +12,7 @@ from wansweep.record import Record
 from wansweep.store import Unreadable
 from wansweep.sweep import Sweep
 from wansweep.tables.frames import stages_frame, summary_frame
+from wansweep.tables.predicted import with_predictions
 from wansweep.telemetry.environment import Environment
 
 
@@ -25,6 +27,7 @@ class Results:
         unreadable: Files in records/ that are none.
         summary: One row a planned case (`tables.frames.SUMMARY_SCHEMA`).
         stages: One row a stage of a rank of a trial (`STAGES_SCHEMA`).
+        predictions: Row of plan.json of each case, by its id; empty where there is no plan.
     """
 
     sweep: Sweep
@@ -33,9 +36,16 @@ class Results:
     unreadable: tuple[Unreadable, ...]
     summary: pl.DataFrame
     stages: pl.DataFrame
+    predictions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def tabulate(sweep: Sweep, environment: Environment, records: Sequence[Record], unreadable: Sequence[Unreadable]) -> Results:
+def tabulate(
+    sweep: Sweep,
+    environment: Environment,
+    records: Sequence[Record],
+    unreadable: Sequence[Unreadable],
+    predictions: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Results:
     """The results of a run, from what its folder holds."""
     stages = stages_frame(records)
     return Results(
@@ -43,6 +53,7 @@ def tabulate(sweep: Sweep, environment: Environment, records: Sequence[Record], 
         environment=environment,
         records=tuple(records),
         unreadable=tuple(unreadable),
-        summary=summary_frame(sweep.cases, records, stages),
+        summary=with_predictions(summary_frame(sweep.cases, records, stages), predictions or {}),
         stages=stages,
+        predictions=predictions or {},
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from wansweep.metrics import STAGE_METRIC
-from wansweep.record import Record
+from wansweep.record import Record, StageKind
 from wansweep.tables.repeats import counted
 
 
@@ -25,7 +25,9 @@ def typical_stages(stages: pl.DataFrame) -> pl.DataFrame:
     trials = stages.group_by("trial", *key).agg(pl.col("start_s").min(), pl.col(figures).max(), *told, pl.col("load_source"))
     sources = pl.col("load_source").explode().drop_nulls().unique().sort().str.join(" or ").replace("", None)
     folded = trials.group_by(*key).agg(pl.col("start_s").median(), pl.col(figures).median(), *told, sources)
-    return folded.with_columns(pl.when(pl.col(name).is_null()).then(why).alias(why) for name, why in whys.items()).sort("start_s", "stage")
+    explained = folded.with_columns(pl.when(pl.col(name).is_null()).then(why).alias(why) for name, why in whys.items())
+    # Stages of no length begin together: a step's loading comes before its inference.
+    return explained.sort("start_s", "step", pl.col("kind").cast(pl.Enum([str(kind) for kind in StageKind])))
 
 
 def of_case(stages: pl.DataFrame, records: Sequence[Record]) -> pl.DataFrame:

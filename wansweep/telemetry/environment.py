@@ -59,9 +59,10 @@ class Environment:
         system: Kernel's name and release.
         distribution: As its os-release has it; null when it has none.
         cpu: Model, as the kernel has it.
-        limits: Cores and memory, of the machine and of this process.
+        limits: Cores and memory, of the machine and of this process; null for an imported run.
         git: Of the current directory; null when that is no checkout.
         command: Arguments of the process, secrets hidden and home folders as ``~``.
+        imported: Name of the report that the run was imported from; what that does not say is null or empty here.
     """
 
     gpus: tuple[Gpu, ...]
@@ -72,9 +73,10 @@ class Environment:
     system: str
     distribution: str | None
     cpu: str
-    limits: HostLimits
+    limits: HostLimits | None
     git: Git | None
     command: tuple[str, ...]
+    imported: str | None = None
 
 
 ENVIRONMENT = TypeAdapter(Environment)
@@ -115,12 +117,12 @@ def public_command(arguments: Sequence[str]) -> tuple[str, ...]:
         elif secret and equals:
             shown.append(f"{name}={HIDDEN}")
         else:
-            shown.append(_public(argument))
+            shown.append(public(argument))
         hide_next = secret and not equals and argument.startswith("-")
     return tuple(shown)
 
 
-def _public(text: str) -> str:
+def public(text: str) -> str:
     """The text without the user's home, anybody's home, and what looks like a token or a password in an address."""
     home = os.path.expanduser("~")  # noqa: PTH111  (Path.home raises where there is none)
     if len(home) > 1:

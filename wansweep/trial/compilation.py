@@ -51,7 +51,7 @@ def _forward_once(pipe: WanPipe, case: Case, placement: Placement) -> None:
     placement.park_vae(pipe)
     for expert in experts(pipe).values():
         dtype = pipe.transformer.dtype
-        text_BTD = torch.zeros(1, TEXT_TOKENS, expert.config.text_dim, device=placement.device, dtype=dtype)
+        text_BTD = torch.zeros(case.batch, TEXT_TOKENS, expert.config.text_dim, device=placement.device, dtype=dtype)
         x_BCFHW, timestep_BL = model_input(start, start.latents_BCFHW, pipe.scheduler.timesteps[0])
         placement.bring(expert)
         expert(hidden_states=x_BCFHW.to(dtype), timestep=timestep_BL, encoder_hidden_states=text_BTD, return_dict=False)

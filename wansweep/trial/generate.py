@@ -1,7 +1,7 @@
 """Our own generation loop over the pipelines' public sub-methods, so that loading, each step and decoding can be told apart.
 
 Follows WanPipeline.__call__ and WanImageToVideoPipeline.__call__ of diffusers 0.42 and is bit-equal to them (tests/trial/test_generate.py
-holds it to that for all families). One video at a time.
+holds it to that for all families). A case's videos are made at once, from one prompt.
 
 Legend: B batch, C channels, F latent frames, H latent height, W latent width, L tokens, T text tokens, D embedding.
 """
@@ -28,7 +28,7 @@ TEXT_TOKENS = 512
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Texts:
-    """Prompt embeddings, 1 x T x D in the transformer's number format; the negative one is null without CFG."""
+    """Prompt embeddings, B x T x D in the transformer's number format; the negative one is null without CFG."""
 
     prompt_BTD: torch.Tensor
     negative_BTD: torch.Tensor | None
@@ -53,7 +53,7 @@ class Start:
 def generate(
     pipe: WanPipe, case: Case, stages: Stages, *, text_tokens: int = TEXT_TOKENS, placement: Placement | None = None, last: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The final latents (1 x C x F x H x W) and the video (1 x frames x 3 x height x width, 0 to 1) of a case.
+    """The final latents (B x C x F x H x W) and the videos (B x frames x 3 x height x width, 0 to 1) of a case.
 
     Args:
         pipe: Loaded, with its offload mode applied.
@@ -82,11 +82,12 @@ def generate(
 
 
 def encode(pipe: WanPipe, case: Case, device: torch.device, *, text_tokens: int) -> Texts:
-    """The prompt's embeddings and, with CFG, the negative prompt's: two T5 forwards, in the official order."""
+    """The prompt's embeddings and, with CFG, the negative prompt's: two T5 forwards, in the official order, repeated for each video."""
     prompt, negative = pipe.encode_prompt(
         prompt=case.prompt,
         negative_prompt=case.negative_prompt,
         do_classifier_free_guidance=case.guidance > 1,
+        num_videos_per_prompt=case.batch,
         max_sequence_length=text_tokens,
         device=torch.device("cpu") if case.text_encoder is TextEncoder.CPU else device,
     )
@@ -97,16 +98,16 @@ def encode(pipe: WanPipe, case: Case, device: torch.device, *, text_tokens: int)
 def prepare(pipe: WanPipe, case: Case, device: torch.device) -> Start:
     """Noise from the case's seed and, for I2V, the encoded image: one frame for 5B, the whole zero-padded clip for A14B.
 
-    The noise is drawn on the CPU, so that a seed means the same video on every device.
+    The noise of all videos is drawn at once on the CPU, so that a seed means the same videos on every device; the image is encoded once.
     """
     generator = torch.Generator("cpu").manual_seed(case.seed)
     size = (case.height, case.width, case.frames, torch.float32, device, generator)
     if not isinstance(pipe, WanImageToVideoPipeline):
-        noise = pipe.prepare_latents(1, pipe.transformer.config.in_channels, *size)
+        noise = pipe.prepare_latents(case.batch, pipe.transformer.config.in_channels, *size)
         mask = torch.ones_like(noise) if pipe.config.expand_timesteps else None
         return Start(latents_BCFHW=noise, condition_BCFHW=None, mask_BCFHW=mask)
     image = pipe.video_processor.preprocess(still(case), height=case.height, width=case.width).to(device, dtype=torch.float32)
-    noise, condition, *mask = pipe.prepare_latents(image, 1, pipe.vae.config.z_dim, *size)
+    noise, condition, *mask = pipe.prepare_latents(image, case.batch, pipe.vae.config.z_dim, *size)
     return Start(latents_BCFHW=noise, condition_BCFHW=condition, mask_BCFHW=mask[0] if mask else None)
 
 
@@ -122,8 +123,8 @@ def denoise(pipe: WanPipe, case: Case, texts: Texts, start: Start, stages: Stage
     """The final latents, after every step in the expert that the schedule gives it to."""
     latents_BCFHW = start.latents_BCFHW
     timesteps = pipe.scheduler.timesteps
-    # Compared on the host: a comparison with a CUDA timestep would wait for the device at every step.
-    times = timesteps.tolist()
+    # Read on the host once: a comparison with a CUDA timestep, or Euler's sigma, would wait for the device at every step.
+    times, sigmas = timesteps.tolist(), pipe.scheduler.sigmas.tolist()
     experts = expert_schedule(pipe, times)
     for step, (t, expert) in enumerate(zip(timesteps, experts, strict=True)):
         pipe._current_timestep = times[step]
@@ -135,7 +136,7 @@ def denoise(pipe: WanPipe, case: Case, texts: Texts, start: Start, stages: Stage
         with stages(StageKind.STEP_INFERENCE, step=step, expert=expert):
             x_BCFHW, timestep_BL = model_input(start, latents_BCFHW, t)
             call = {"hidden_states": x_BCFHW.to(pipe.transformer.dtype), "timestep": timestep_BL, "return_dict": False}
-            where = {"step_index": step, "sigma": float(pipe.scheduler.sigmas[step]), "num_inference_steps": len(timesteps)}
+            where = {"step_index": step, "sigma": sigmas[step], "num_inference_steps": len(timesteps)}
             with model.cache_context("cond", **where):
                 noise_BCFHW = model(encoder_hidden_states=texts.prompt_BTD, **call)[0]
             if texts.negative_BTD is not None:
@@ -169,7 +170,7 @@ def model_input(start: Start, latents_BCFHW: torch.Tensor, t: torch.Tensor) -> t
 
 
 def decode(pipe: WanPipe, latents_BCFHW: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
-    """The video, 1 x frames x 3 x height x width from 0 to 1, on the device where the VAE computes."""
+    """The videos, B x frames x 3 x height x width from 0 to 1, on the device where the VAE computes."""
     vae = pipe.vae
     latents_BCFHW = latents_BCFHW.to(device=device or get_module_execution_device(vae), dtype=vae.dtype)
     shape = (1, vae.config.z_dim, 1, 1, 1)

@@ -18,7 +18,7 @@ from wansweep.case import Case
 from wansweep.levers import Compile
 from wansweep.plan.rules import forbidden
 from wansweep.record import Expert, Share
-from wansweep.trial import attention, caches, compilation, offload, projections, quantise, vae
+from wansweep.trial import attention, caches, compilation, guidance, offload, projections, quantise, solvers, vae
 from wansweep.trial.generate import expert_schedule
 from wansweep.trial.invalid import Invalid
 from wansweep.trial.offload import apply_offload, check_offload, hooks
@@ -34,16 +34,20 @@ class InForce:
         hooks: Component to the offload hook on it.
         devices: Component to where its weights were.
         tiles: Tiled decodes.
+        decodes: Decodes of the VAE; a slice is one.
         blocks: Expert to how often its last block computed.
         swaps: How often an expert came to the device.
+        forwards: Of the transformer in a step; null where torch.compile hides them.
         graphs: Graphs that torch.compile had made before; null where nothing compiles.
     """
 
     hooks: dict[str, str]
     devices: dict[str, str]
     tiles: int = 0
+    decodes: int = 0
     blocks: dict[str, Share] = field(default_factory=dict)
     swaps: int | None = None
+    forwards: int | None = None
     graphs: int | None = None
 
 
@@ -106,21 +110,23 @@ def watched(pipe: WanPipe, case: Case, placement: Placement) -> Iterator[InForce
     )
     caches.reset(pipe)
     with ExitStack() as watching:
-        tiles = watching.enter_context(vae.counted_tiles(pipe))
+        decodes = watching.enter_context(vae.counted_decodes(pipe))
         # A hook inside what is compiled would be compiled too.
         if case.compile is Compile.NONE:
             shown.blocks = watching.enter_context(caches.counted(pipe))
         swaps_before = placement.swap.swaps if placement.swap else 0
         resident = placement.swap.resident if placement.swap else None
         yield shown
-    shown.tiles = tiles[0]
+    shown.decodes, shown.tiles = decodes["_decode"], decodes["tiled_decode"]
     if placement.swap:
         shown.swaps = placement.swap.swaps - swaps_before
         offload.check_swaps(case, swaps=shown.swaps, wanted=_swaps(pipe, resident))
     offload.check_moves(pipe, case, placement)
-    vae.check_tiles(case, shown.tiles)
+    vae.check_decodes(case, decodes=shown.decodes, tiled=shown.tiles)
+    solvers.check_steps(pipe, case, expert_schedule(pipe, pipe.scheduler.timesteps.tolist()))
     if shown.blocks:
         caches.check(pipe, case, shown.blocks)
+        shown.forwards = guidance.check(pipe, case, shown.blocks)
     compilation.check(pipe, case, before=shown.graphs or 0, after=compilation.graphs())
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import torch
-from diffusers import UniPCMultistepScheduler
 
 from wansweep.case import Case
 from wansweep.levers import Offload
 from wansweep.plan.architecture import ARCHITECTURES
 from wansweep.sweep import ModelSource
 from wansweep.trial import checkpoint as checkpoints
-from wansweep.trial import random_weights
+from wansweep.trial import random_weights, solvers
 from wansweep.trial.checkpoint import Checkpoint
 from wansweep.trial.converted import converted, stored_dtype
 from wansweep.trial.formats import cast, component_dtype
@@ -42,8 +41,6 @@ def checkpoint(case: Case, source: ModelSource, *, convert: bool = True) -> Chec
 def load(case: Case, source: ModelSource, weights: Checkpoint, *, device: torch.device = CPU, spans: Spans | None = None) -> WanPipe:
     """The pipeline in the case's number format: from files on the CPU, random weights where `home` says.
 
-    The A14B checkpoints say flow_shift 3.0 where the official value is 12.0 or 5.0, so the case's shift is always set.
-
     Args:
         case: As it runs.
         source: Of its boundary, for random weights.
@@ -59,7 +56,7 @@ def load(case: Case, source: ModelSource, weights: Checkpoint, *, device: torch.
             random_weights.materialise(pipe, case.dtype, home(case, device))
     else:
         pipe = _from_files(case, weights, spans)
-    pipe.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config, flow_shift=case.shift)
+    solvers.apply(pipe, case)
     pipe.set_progress_bar_config(disable=True)
     for module in modules(pipe).values():
         module.requires_grad_(requires_grad=False)

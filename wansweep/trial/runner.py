@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,16 +24,19 @@ from wansweep.record import Expert, Figure, Outcome, RankFacts, Resolved, StageK
 from wansweep.telemetry import nvml, torch_probe
 from wansweep.telemetry.page_cache import cached_fraction
 from wansweep.telemetry.samples import Missing
-from wansweep.trial import attention, caches, compilation, options, parallel, pipeline, projections, quantise, vae
+from wansweep.trial import attention, caches, compilation, frames, options, parallel, pipeline, projections, quantise, solvers, vae
 from wansweep.trial.checkpoint import Checkpoint, NoWeightsError
 from wansweep.trial.clock import Clock, clock_for
 from wansweep.trial.generate import expert_schedule, generate
-from wansweep.trial.invalid import Invalid
+from wansweep.trial.invalid import Invalid, hold
 from wansweep.trial.placement import Placement
 from wansweep.trial.probe import Probe
 from wansweep.trial.spans import Span, Spans
 from wansweep.trial.stages import Stages
-from wansweep.trial.task import Ending, Seat, Task
+from wansweep.trial.task import Ending, Seat, Task, numbered
+
+# torch raises a plain RuntimeError where the host refuses memory.
+_NO_HOST_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
 
 def device_here() -> torch.device:
@@ -42,7 +48,7 @@ def introduce(rank: int, cores: float) -> RankFacts:
     """Who the rank is, as torch sees its device. Makes no CUDA context."""
     if device_here().type == "cpu":
         name = platform.processor() or platform.machine()
-        return RankFacts(rank=rank, device_uuid=None, device_name=name, device_total_bytes=None, cores=cores)
+        return RankFacts(rank=rank, device_uuid=None, device_name=name, device_total_bytes=None, cores=cores, pid=os.getpid())
     properties = torch.cuda.get_device_properties(0)
     uuid = torch_probe.device_uuid()
     return RankFacts(
@@ -51,6 +57,7 @@ def introduce(rank: int, cores: float) -> RankFacts:
         device_name=properties.name,
         device_total_bytes=properties.total_memory,
         cores=cores,
+        pid=os.getpid(),
     )
 
 
@@ -66,10 +73,13 @@ def run_rank(task: Task, seat: Seat) -> Ending:
         return _failed(seat, Outcome.CRASH, str(missing))
     except Invalid as refusal:
         return _failed(seat, Outcome.INVALID, str(refusal))
-    except torch.OutOfMemoryError as error:
-        return _failed(seat, Outcome.OOM, str(error))
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        traceback.print_exc()  # into the rank's log, whose tail goes into the record
+        return _failed(seat, Outcome.OOM, str(error) or "the host ran out of memory")
     except Exception as error:  # noqa: BLE001
-        return _failed(seat, Outcome.CRASH, f"{type(error).__name__}: {error}")
+        traceback.print_exc()
+        outcome = Outcome.OOM if _NO_HOST_MEMORY in str(error) else Outcome.CRASH
+        return _failed(seat, outcome, f"{type(error).__name__}: {error}")
 
 
 def _failed(seat: Seat, outcome: Outcome, reason: str) -> Ending:
@@ -109,15 +119,17 @@ class _Run:
                     shown = watching.enter_context(options.watched(pipe, self.case, placement))
                 latents, video = generate(pipe, self.case, stages, placement=placement)
             stages.settle()
+            hold("batch", declared=self.case.batch, resolved=len(video))
             pipe.maybe_free_model_hooks()
             if seat.rank == 0:
                 with stages(StageKind.SAVE):
                     save(video, task.video, fps=task.source.fps)
+            output = frames.keep(video, task.sheet) if seat.rank == 0 else None
             return Ending(
                 rank=seat.rank,
                 outcome=Outcome.OK,
                 reason="",
-                resolved=self.resolved(pipe, latents, shown),
+                resolved=replace(self.resolved(pipe, latents, shown), output_sha256=output),
                 timing=clock.timing,
                 warmup_s=tuple(self.warmup_s),
                 weights_cached=cached,
@@ -127,6 +139,7 @@ class _Run:
         """The pipeline with every declared lever applied, and checked to be in force, and what moves its weights."""
         options.refuse(self.case)
         pipe = pipeline.load(self.case, self.task.source, self.weights, device=self.device, spans=spans)
+        solvers.check(pipe, self.case, self.task.source.boundary)
         # Quantising is the one lever of these that rewrites weights; the others take next to no time.
         with spans(Span.H2D if self.case.quant is Quant.NONE else Span.CAST):
             options.apply_to_weights(pipe, self.case)
@@ -173,7 +186,7 @@ class _Run:
             quant=quantise.resolved(pipe),
             cache=caches.resolved(pipe, case),
             parallel=parallel.resolved_parallel(pipe),
-            shift=float(pipe.scheduler.config.flow_shift),
+            shift=solvers.shift(pipe),
             timesteps=tuple(timesteps),
             switch_step=experts.index(Expert.LOW) if Expert.LOW in experts else None,
             latents_sha256=hashlib.sha256(latents.float().cpu().contiguous().numpy().tobytes()).hexdigest(),
@@ -186,12 +199,17 @@ class _Run:
             expert_swaps=shown.swaps,
             compile=compilation.resolved(pipe, case),
             graphs=shown.graphs,
+            solver=solvers.resolved(pipe),
+            forwards=shown.forwards,
+            batch=len(latents),
+            vae_decodes=shown.decodes,
         )
 
 
 def save(video: torch.Tensor, path: Path, *, fps: int) -> None:
-    """Write a video (1 x frames x 3 x height x width, 0 to 1) as mp4."""
-    export_to_video(list(video[0].permute(0, 2, 3, 1).float().cpu().numpy()), str(path), fps=fps)
+    """Write videos (B x frames x 3 x height x width, 0 to 1) as mp4: the first under the path, each other with its number after a dash."""
+    for i, one in enumerate(video):
+        export_to_video(list(one.permute(0, 2, 3, 1).float().cpu().numpy()), str(numbered(path, i)), fps=fps)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ class Seat:
     Attributes:
         rank: From 0.
         world: Ranks of the gang.
-        rendezvous: ``tcp://host:port`` of rank 0; unused by a gang of one.
+        rendezvous: A file on the gang's node, or ``tcp://host:port`` of rank 0 where it has several; unused by a gang of one.
         cores: CPUs that the rank reserved; as many threads, at least one.
     """
 
@@ -33,12 +33,10 @@ class Hello:
 
     Attributes:
         facts: Who it is.
-        pid: Of its process.
-        address: Host and port for the gang's process group.
+        address: Host and port for the process group of a gang over several nodes.
     """
 
     facts: RankFacts
-    pid: int
     address: str
 
 
@@ -87,6 +85,10 @@ class Task:
         """The rank's journal of stages."""
         return self.scratch / f"rank{rank}.jsonl"
 
+    def pulse(self, rank: int) -> Path:
+        """File whose time of change is the rank's last sign of life."""
+        return self.scratch / f"rank{rank}.alive"
+
     @property
     def samples(self) -> Path:
         """What the node's sampler writes."""
@@ -94,5 +96,15 @@ class Task:
 
     @property
     def video(self) -> Path:
-        """Where rank 0 saves the mp4."""
+        """Where rank 0 saves the mp4; the first of a batch (`numbered`)."""
         return self.scratch / "video.mp4"
+
+    @property
+    def sheet(self) -> Path:
+        """Where rank 0 saves the contact sheet."""
+        return self.scratch / "frames.jpg"
+
+
+def numbered(path: Path, i: int) -> Path:
+    """The file of a batch's video: the path itself for the first, ``NAME-1.mp4`` for the second."""
+    return path if i == 0 else path.with_stem(f"{path.stem}-{i}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from wansweep.case import Case
@@ -42,13 +43,17 @@ def check(pipe: WanPipe, case: Case) -> None:
         raise Invalid(f"declared vae_tiling=True, resolved one tile: {case.width}x{case.height} is no larger than {tile}")
 
 
-def check_tiles(case: Case, tiled: int) -> None:
-    """After a generation: hold the declared tiles against how many decodes were tiled.
+def check_decodes(case: Case, *, decodes: int, tiled: int) -> None:
+    """After a generation: hold the declared slices and tiles against how many decodes there were, and how many of them were tiled.
+
+    A rank that does not decode shows nothing.
 
     Raises:
-        Invalid: None was though tiles were declared, or some was though none were.
+        Invalid: A batch was decoded whole though slices were declared, or the other way round; or so of tiles.
     """
-    if (tiled > 0) != case.vae_tiling:
+    if decodes and decodes != (case.batch if case.vae_slicing else 1):
+        raise Invalid(f"declared vae_slicing={case.vae_slicing}, batch={case.batch}, resolved {decodes} decodes")
+    if (tiled > 0) != (case.vae_tiling and decodes > 0):
         raise Invalid(f"declared vae_tiling={case.vae_tiling}, resolved {tiled} tiled decodes")
 
 
@@ -65,17 +70,20 @@ def resolved(pipe: WanPipe) -> str:
 
 
 @contextmanager
-def counted_tiles(pipe: WanPipe) -> Iterator[list[int]]:
-    """Counts tiled decodes inside the ``with``, in the list's one element."""
-    count = [0]
-    plain = pipe.vae.tiled_decode
+def counted_decodes(pipe: WanPipe) -> Iterator[Counter[str]]:
+    """Counts the VAE's decodes (``_decode``) and the tiled ones among them (``tiled_decode``) inside the ``with``."""
+    counter: Counter[str] = Counter()
+    for name in ("_decode", "tiled_decode"):
+        setattr(pipe.vae, name, _counting(counter, name, getattr(pipe.vae, name)))
+    try:
+        yield counter
+    finally:
+        del pipe.vae._decode, pipe.vae.tiled_decode
 
-    def tiled(*args: object, **kwargs: object) -> object:
-        count[0] += 1
+
+def _counting(counter: Counter[str], name: str, plain: Callable[..., object]) -> Callable[..., object]:
+    def counted(*args: object, **kwargs: object) -> object:
+        counter[name] += 1
         return plain(*args, **kwargs)
 
-    pipe.vae.tiled_decode = tiled
-    try:
-        yield count
-    finally:
-        del pipe.vae.tiled_decode
+    return counted

@@ -1,0 +1,55 @@
+"""The planner against published figures: predicted, published and signed error a row, median and worst; and how long planning takes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from benchmarks.published import PUBLISHED, Published
+from wansweep.hardware import GPUS
+from wansweep.plan.architecture import ARCHITECTURES
+from wansweep.plan.memory import memory
+from wansweep.plan.roofline import times
+from wansweep.plan.traces import Traces, cache_file
+from wansweep.units import GIB
+
+
+def run() -> None:
+    """Print both tables."""
+    traces = Traces(cache_file())
+    seconds = [(row, _seconds(row, traces), row.seconds) for row in PUBLISHED if row.seconds is not None]
+    print("| seconds of | GPU | code | predicted | published | error |\n|---|---|---|---:|---:|---:|")
+    _table(seconds, digits=2)
+    peaks = [(row, memory(row.case, ARCHITECTURES[row.case.model], traces, row.stack).peak_bytes / GIB, row.peak_gib) for row in PUBLISHED]
+    print("\n| peak GiB of | GPU | code | predicted | published | error |\n|---|---|---|---:|---:|---:|")
+    _table([(row, predicted, published) for row, predicted, published in peaks if published is not None], digits=1, all_count=True)
+    traces.save()
+
+
+def _seconds(row: Published, traces: Traces) -> float:
+    found = times(row.case, ARCHITECTURES[row.case.model], GPUS[row.gpu], traces, stack=row.stack)
+    match row.what:
+        case "forward":
+            return found.forward.total_s
+        case "vae_decode":
+            return found.vae_decode_s
+        case "swap":
+            return found.swap_s / 2
+        case _:
+            assert found.generation_s is not None, row
+            return found.generation_s
+
+
+def _table(rows: Sequence[tuple[Published, float, float]], *, digits: int, all_count: bool = False) -> None:
+    errors = []
+    for row, predicted, published in rows:
+        error = 100 * (predicted / published - 1)
+        told = f"{error:+.1f} % (a constant is from it)" if row.known and not all_count else f"{error:+.1f} %"
+        errors += [] if row.known and not all_count else [error]
+        levers = [word for word in (row.case.offload, row.case.compile) if word != "none"]
+        what = row.what if row.what != "generation" else ""
+        name = ", ".join(word for word in (row.case.label, what, *levers) if word)
+        print(f"| {name} | {row.gpu} | {row.stack.name} | {predicted:.{digits}f} | {published:.{digits}f} | {told} |")
+    worst = max(errors, key=abs)
+    median, mean = statistics.median(map(abs, errors)), statistics.mean(errors)
+    print(f"\nmedian |error| {median:.1f} %, mean {mean:+.1f} %, worst {worst:+.1f} %, n={len(errors)}")

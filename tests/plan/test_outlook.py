@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.plan.cases import large
+from wansweep.plan.outlook import PACKED, Outlook, outlook
+from wansweep.plan.planner import PlannedCase, Verdict
+from wansweep.sweep import Hardware
+
+HOST = 10 * 2**30
+
+
+def row(seconds: float | None, *, gpus: int = 1, verdict: Verdict = Verdict.RUN, seed: int = 0) -> PlannedCase:
+    case = large(gpus=gpus, ulysses=gpus, seed=seed)
+    return PlannedCase(case=case, verdict=verdict, reason="", predicted_flop=1, predicted_total_s=seconds, predicted_host_bytes=HOST)
+
+
+def of(rows: list[PlannedCase], gpus: int, *, price: float | None = None, repeats: int = 1) -> Outlook:
+    found = outlook(rows, Hardware(name="h100", gpus=gpus, price_per_gpu_hour=price), repeats=repeats)
+    assert found is not None
+    return found
+
+
+def test_trials_of_known_lengths_take_what_can_be_counted_by_hand() -> None:
+    rows = [row(3600, seed=1), row(3600, seed=2), row(1800, gpus=2), row(99, verdict=Verdict.SKIP), row(None, seed=3)]
+    found = of(rows, 2, price=2.5)
+    assert (found.trials, found.unknown) == (3, 1)
+    assert found.gpu_hours == pytest.approx(3.0)
+    assert found.wall_s == found.bound_s == 5400
+    assert found.utilisation == pytest.approx(1.0)
+    assert found.cost == pytest.approx(2 * 1.5 * 2.5)
+    assert found.node_host_bytes == 2 * HOST
+
+
+def test_repeats_count() -> None:
+    assert of([row(100)], 1, repeats=3).wall_s == 300
+
+
+def test_without_a_price_or_a_prediction_there_is_none() -> None:
+    assert of([row(1)], 1).cost is None
+    assert outlook([row(None)], Hardware(name="auto", gpus=1), repeats=1) is None
+
+
+def test_thousands_of_trials_keep_a_thousand_gpus_busy() -> None:
+    rows = [row(100 + seed % 97, gpus=(1, 2, 4, 8)[seed % 4], seed=seed) for seed in range(10 * PACKED)]
+    found = of(rows, 1024)
+    assert found.bound_s <= found.wall_s < 1.5 * found.bound_s
+    assert found.utilisation == pytest.approx(found.gpu_hours * 3600 / 1024 / found.wall_s)
+    assert found.first.startswith("trial starts")
+
+
+def test_what_gives_way_first_is_told() -> None:
+    assert of([row(1000), row(10, seed=1)], 8).first.startswith("the longest trial")
+    assert of([row(100, seed=seed) for seed in range(8)], 2).first.startswith("the GPUs")
+    assert of([row(100, gpus=2, seed=seed) for seed in range(5)], 3).first.startswith("packing")

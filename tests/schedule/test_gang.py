@@ -1,0 +1,84 @@
+"""Gangs that end badly: one outcome that names the rank, its stage and the tail of its log; nothing is left; the next trial runs."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+import pytest
+
+from tests.schedule.conftest import ranks
+from tests.schedule.stub import listening, ran, started
+from wansweep.record import Outcome, Record
+
+# On one node of two logical GPUs, one after the other.
+BAD = {
+    "killed": "kill 1 0.5",
+    "stopped": "stop 1 0.5",
+    "out of memory": "oom 1 0.5",
+    "left its collective": "exit 1 0.5",
+}
+
+
+@pytest.fixture(scope="module")
+def records() -> dict[str, Record]:
+    cases = [*((label, 2, prompt) for label, prompt in BAD.items()), ("fine", 2, "sleep 0 0")]
+    return ran(cases, cluster={"gpus": 2, "exclusive": True}, procedure={"hang_s": 5})
+
+
+def test_after_every_accident_the_next_trial_runs_and_every_trial_is_a_row(records: dict[str, Record]) -> None:
+    """Each of the bad ones came as far as its step, on the GPUs of the one before, and the last one is fine."""
+    assert list(records) == [*BAD, "fine"]
+    assert records["fine"].outcome is Outcome.OK
+    assert records["fine"].log_tail == ()
+    assert all({stage.rank for stage in record.stages} == {0, 1} for record in records.values())
+
+
+@pytest.mark.parametrize(
+    ("label", "outcome", "reason"),
+    [
+        ("killed", Outcome.CRASH, "its process died"),
+        ("stopped", Outcome.TIMEOUT, "no sign of life for procedure.hang_s=5"),
+        ("out of memory", Outcome.OOM, "CUDA out of memory. Tried to allocate 20.00 GiB"),
+        ("left its collective", Outcome.CRASH, "its process died"),
+    ],
+)
+def test_the_record_names_the_rank_its_stage_and_its_last_words(records: dict[str, Record], label: str, outcome: Outcome, reason: str) -> None:
+    record = records[label]
+    assert record.outcome is outcome
+    assert record.reason.startswith("rank 1 in Step_3_Inference: ")
+    assert reason in record.reason
+    assert "rank 1 of 2 at work" in record.log_tail
+    assert not any("rank 0" in line for line in record.log_tail)
+
+
+def test_a_log_says_why_and_gives_no_secret_away(records: dict[str, Record]) -> None:
+    assert records["left its collective"].log_tail[-1] == "leaving without a word"
+    assert any("OutOfMemoryError" in line for line in records["out of memory"].log_tail)
+    for label in BAD:
+        assert "token=*** of rank 1 in ~/models" in records[label].log_tail
+
+
+def test_a_rank_that_is_killed_or_stopped_ends_the_gang_at_once(records: dict[str, Record]) -> None:
+    """The others would go on for ten minutes."""
+    for label, after_s in (("killed", 0.5), ("stopped", 0.5 + 5)):
+        assert records[label].wall_s - (records[label].startup_s or 0.0) < after_s + 10
+
+
+def test_no_process_of_a_gang_is_left_when_its_record_is_there_not_even_a_stopped_one() -> None:
+    with started(
+        [("stopped", 2, "stop 1 0"), ("fine", 1, "sleep 0 3")], cluster={"gpus": 2, "exclusive": True}, procedure={"hang_s": 5}
+    ) as sweep:
+        assert sweep.stdout is not None
+        deadline_s = time.monotonic() + 200
+        while not (gang := ranks(below=sweep.pid)) or not any(rank.status() == psutil.STATUS_STOPPED for rank in gang):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.1)
+        sockets = listening(psutil.Process(sweep.pid))
+        assert '"label":"stopped"' in next(line for line in sweep.stdout if line.startswith("{"))
+        assert not [rank for rank in gang if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE]
+        assert '"outcome":"ok"' in next(line for line in sweep.stdout if line.startswith("{"))
+        assert sweep.wait(timeout=120) == 0
+    # What we start, nobody can reach from elsewhere: driver, Ray's own servers, its dashboard, controllers and ranks.
+    assert sockets
+    assert sockets <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}

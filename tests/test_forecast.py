@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import make_case
+from tests.plan.cases import five, large
+from wansweep import cli
+from wansweep.config import read_request
+from wansweep.errors import ConfigError
+from wansweep.forecast import calibrated, card_of, unfit
+from wansweep.levers import Offload
+from wansweep.plan.planner import plan
+from wansweep.plan.rates import Calibration
+from wansweep.publish import Publisher
+from wansweep.record import Outcome
+from wansweep.store import RunFolder
+from wansweep.sweep import Hardware
+
+AUTO = Hardware(name="auto", gpus=1)
+
+
+def test_a_machine_with_one_kind_of_known_gpu_is_planned_for() -> None:
+    assert card_of(AUTO, ["NVIDIA H200", "NVIDIA H200"]) == Hardware(name="h200", gpus=2)
+
+
+@pytest.mark.parametrize("names", [[], ["NVIDIA H200", "NVIDIA L4"], ["NVIDIA GeForce RTX 4090 D"], [None]])
+def test_none_several_kinds_or_an_unknown_gpu_are_not_guessed(names: list[str | None]) -> None:
+    assert card_of(AUTO, names) == AUTO
+
+
+def test_a_card_that_was_named_is_kept() -> None:
+    asked = Hardware(name="l4", gpus=1)
+    assert card_of(asked, ["NVIDIA H200"]) == asked
+
+
+def test_what_will_not_fit_is_recorded_as_skipped_with_the_prediction_as_witness() -> None:
+    rows = plan([large(offload=Offload.MODEL), five(offload=Offload.MODEL), large(vae_slicing=True)], Hardware(name="rtx4090", gpus=1))
+    records = unfit(rows, [(row.case, trial) for row in rows for trial in range(2)])
+    assert [(record.case, record.trial, record.outcome) for record in records] == [
+        (large(offload=Offload.MODEL), trial, Outcome.SKIPPED) for trial in range(2)
+    ]
+    assert "will not fit by 11.9 GiB" in records[0].reason
+    assert "procedure.try_anyway=true" in records[0].reason
+
+
+def test_calibrating_needs_a_card_and_a_run_folder() -> None:
+    assert calibrated(None, AUTO) == (Calibration(), [])
+    with pytest.raises(ConfigError, match="hardware=auto is no card to calibrate"):
+        calibrated(Path("somewhere"), AUTO)
+
+
+def test_a_folder_without_a_plan_has_no_predictions(tmp_path: Path) -> None:
+    folder = RunFolder(path=tmp_path)
+    assert folder.predictions() == {}
+    folder.plan.write_text("[{")
+    assert folder.predictions() == {}
+    row = plan([make_case()], AUTO)[0].as_row()
+    folder.plan.write_text(json.dumps([row]))
+    assert folder.predictions() == {make_case().id: row}
+
+
+@pytest.mark.parametrize("anyway", [False, True])
+def test_a_run_does_not_try_what_will_not_fit_and_its_report_says_why(tmp_path: Path, *, anyway: bool) -> None:
+    label = "t2v_a14b-1280x720x81-s40-model"
+    asked = ["+sweep=offload", "hardware=rtx4090", "weights=random", f"sweep.only=[{label}]", f"reports={tmp_path}"]
+    request = read_request([*asked, f"procedure.try_anyway={str(anyway).lower()}"])
+    folder = cli._run_folder(request)
+    publisher = Publisher(folder)
+    todo = cli._unfinished(request, publisher.records)
+    left, predicted = cli._fitting(request, folder, publisher, todo)
+    assert left == (todo if anyway else [])
+    results = publisher.render()
+    assert results.summary["outcome"].to_list() == [None if anyway else "skipped"]
+    assert results.summary["predicted_step_s"][0] > 10
+    assert results.summary["predicted_total_s"][0] == predicted[todo[0][0].id].total_s
+    report = folder.report.read_text()
+    assert "- **Predicted**: time 39" in report
+    assert ("will not fit by 11.9 GiB" in report) is not anyway

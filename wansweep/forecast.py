@@ -1,0 +1,111 @@
+"""What is foretold of a run: for which card, kept in the run folder as plan.json, and which cases are not tried because they will not fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from wansweep.case import Case
+from wansweep.errors import ConfigError
+from wansweep.hardware import GPUS, find
+from wansweep.plan.packing import Predicted
+from wansweep.plan.planner import PlannedCase, Verdict, plan
+from wansweep.plan.rates import Calibration
+from wansweep.plan.stack import STACKS
+from wansweep.record import Outcome, Record
+from wansweep.store import RunFolder, open_folder, write_atomic
+from wansweep.sweep import Hardware, Sweep
+
+# Reasons that a prediction gives, as `plan.planner` begins them; other reasons to skip are the scheduler's to find.
+_PREDICTED = ("will not fit", "dominated")
+
+
+def card_of(hardware: Hardware, device_names: Sequence[str | None]) -> Hardware:
+    """The hardware by name: as it was asked for, or where that is ``auto`` the one kind of known GPU that is here."""
+    found = {gpu.name if name and (gpu := find(name)) else None for name in device_names}
+    if hardware.name != "auto" or len(found) != 1 or None in found:
+        return hardware
+    return replace(hardware, name=str(found.pop()), gpus=len(device_names))
+
+
+def here(hardware: Hardware) -> tuple[Hardware, str]:
+    """The hardware to plan for, and what to say where nothing can be predicted for it; NVML is asked only for ``auto``."""
+    if hardware.name == "auto":
+        from wansweep.telemetry.environment import environment
+
+        names = [gpu.name for gpu in environment().gpus]
+        hardware = card_of(hardware, names)
+        if hardware.name == "auto" and names:
+            return hardware, f"No predictions: {', '.join(sorted({str(name) for name in names}))} is not one known GPU; {_way_out()}"
+    return hardware, "" if hardware.name in GPUS else f"No predictions for hardware={hardware.name}: {_way_out()}"
+
+
+def _way_out() -> str:
+    return f"name a card, as hardware=rtx4090; known: {', '.join(GPUS)}."
+
+
+def calibrated(run_dir: Path | None, hardware: Hardware) -> tuple[Calibration, list[str]]:
+    """What a run folder teaches of a card, and lines that show the gain; without a folder nothing.
+
+    Raises:
+        ConfigError: The card is unknown, or no trial of the folder ran on it.
+        StoreError: It is no run folder.
+    """
+    if run_dir is None:
+        return Calibration(), []
+    from wansweep.tables.calibration import calibrate
+
+    if hardware.name not in GPUS:
+        raise ConfigError([f"calibrate={run_dir}: hardware={hardware.name} is no card to calibrate; {_way_out()}"])
+    records, _ = open_folder(run_dir).read()
+    learnt = calibrate(records, GPUS[hardware.name])
+    if learnt is None:
+        device = GPUS[hardware.name].device_name
+        raise ConfigError([f"calibrate={run_dir}: no trial that ended ok on {device} with real networks; name the hardware that it ran on"])
+    return learnt.calibration, learnt.lines()
+
+
+def foretell(sweep: Sweep, folder: RunFolder) -> list[PlannedCase]:
+    """The sweep's plan on the card that it runs on, kept in its folder."""
+    hardware = card_of(replace(sweep.hardware, name="auto"), [gpu.name for gpu in folder.environment().gpus])
+    rows = plan(sweep.cases, hardware if hardware.name in GPUS else sweep.hardware, stack=STACKS["diffusers"])
+    write_atomic(folder.plan, json.dumps([row.as_row() for row in rows], ensure_ascii=False).encode())
+    return rows
+
+
+def lengths(rows: Sequence[PlannedCase]) -> dict[str, Predicted]:
+    """What the packer needs, by case id; nothing unless every case has it, because a guess has another scale."""
+    known = {
+        row.case.id: Predicted(total_s=row.predicted_total_s, peak_bytes=row.predicted_peak_bytes)
+        for row in rows
+        if row.predicted_total_s is not None and row.predicted_peak_bytes is not None
+    }
+    return known if len(known) == len(rows) else {}
+
+
+def unfit(rows: Sequence[PlannedCase], todo: Sequence[tuple[Case, int]]) -> list[Record]:
+    """Records of the trials that are not tried, each with the prediction as its witness."""
+    reasons = {row.case.id: row.reason for row in rows if row.verdict is Verdict.SKIP and row.reason.startswith(_PREDICTED)}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return [
+        Record(
+            case=case,
+            case_id=case.id,
+            label=case.label,
+            trial=trial,
+            outcome=Outcome.SKIPPED,
+            reason=f"predicted: {reasons[case.id]}; procedure.try_anyway=true tries it",
+            resolved=None,
+            stages=(),
+            started_utc=now,
+            startup_s=None,
+            wall_s=0.0,
+            warm=False,
+            node="",
+        )
+        for case, trial in todo
+        if case.id in reasons
+    ]

@@ -1,0 +1,123 @@
+"""The sweep as a whole: GPU-hours, wall time on so many GPUs in the order that the scheduler takes, cost, and what gives way first.
+
+Up to `PACKED` trials the scheduler's own packer is run on predicted lengths. Beyond that its order is kept and each trial starts on the fullest
+node that holds it, as soon as one does; nothing overtakes, so the wall time is no shorter than the packer's.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wansweep.plan.packing import Job, in_order, simulate, weights_group
+from wansweep.plan.planner import PlannedCase, Verdict
+from wansweep.sweep import Hardware
+
+PACKED = 400
+GPUS_A_NODE = 8
+# Trials that Tune starts a second with 16 placement groups pending (16 cases in 22.9 s, ray 2.60; schedule/cluster.py).
+STARTS_PER_S = 16 / 22.9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outlook:
+    """What a sweep takes.
+
+    Attributes:
+        trials: That run and whose length is predicted.
+        unknown: That run and whose length is not.
+        gpu_hours: Of the predicted trials.
+        wall_s: On the hardware's GPUs.
+        bound_s: No order can be shorter.
+        utilisation: Share of the GPUs' time that trials have, until the last one ends.
+        cost: In the price's currency; null without a price.
+        node_host_bytes: Host memory of a full node at worst.
+        first: What gives way first as the cluster grows.
+    """
+
+    trials: int
+    unknown: int
+    gpu_hours: float
+    wall_s: float
+    bound_s: float
+    utilisation: float
+    cost: float | None
+    node_host_bytes: int
+    first: str
+
+
+def outlook(rows: Sequence[PlannedCase], hardware: Hardware, *, repeats: int) -> Outlook | None:
+    """The sweep on that hardware; null where no length is predicted."""
+    running = [row for row in rows if row.verdict is Verdict.RUN]
+    known = [(row, row.predicted_total_s) for row in running if row.predicted_total_s is not None]
+    if not known:
+        return None
+    jobs = [
+        Job(key=f"{row.case.id}-{trial}", ranks=row.case.gpus, slots=float(row.case.gpus), seconds=seconds, group=weights_group(row.case))
+        for row, seconds in known
+        for trial in range(repeats)
+    ]
+    nodes = _nodes(hardware.gpus)
+    work_s = sum(job.slots * job.seconds for job in jobs)
+    if len(jobs) <= PACKED:
+        schedule = simulate(jobs, nodes, exclusive=False)
+        wall_s, bound_s = schedule.makespan_s, schedule.bound_s
+    else:
+        wall_s = _listed_s(in_order(jobs), nodes)
+        bound_s = max(work_s / hardware.gpus, *(job.seconds for job in jobs))
+    host = max((row.predicted_host_bytes or 0) * (min(GPUS_A_NODE, hardware.gpus) // row.case.gpus or 1) for row, _ in known)
+    return Outlook(
+        trials=len(jobs),
+        unknown=(len(running) - len(known)) * repeats,
+        gpu_hours=work_s / 3600,
+        wall_s=wall_s,
+        bound_s=bound_s,
+        utilisation=work_s / (hardware.gpus * wall_s),
+        cost=None if hardware.price_per_gpu_hour is None else hardware.gpus * wall_s / 3600 * hardware.price_per_gpu_hour,
+        node_host_bytes=host,
+        first=_first(jobs, wall_s, bound_s),
+    )
+
+
+def _nodes(gpus: int) -> dict[str, float]:
+    """Nodes of eight, and one of what is left."""
+    full, rest = divmod(gpus, GPUS_A_NODE)
+    return {f"node{index:04}": float(count) for index, count in enumerate([GPUS_A_NODE] * full + [rest] * (rest > 0))}
+
+
+def _listed_s(jobs: Sequence[Job], nodes: dict[str, float]) -> float:
+    """Wall time when each starts in order, on the fullest node that holds it."""
+    by_free: defaultdict[int, list[str]] = defaultdict(list)
+    free = {node: int(slots) for node, slots in nodes.items()}
+    for node, slots in free.items():
+        by_free[slots].append(node)
+    ends: list[tuple[float, str, int]] = []
+    now_s = last_s = 0.0
+    for job in jobs:
+        need = int(job.slots)
+        while not any(by_free[count] for count in range(need, GPUS_A_NODE + 1)):
+            now_s, node, freed = heapq.heappop(ends)
+            by_free[free[node]].remove(node)
+            free[node] += freed
+            by_free[free[node]].append(node)
+        node = by_free[next(count for count in range(need, GPUS_A_NODE + 1) if by_free[count])].pop()
+        free[node] -= need
+        by_free[free[node]].append(node)
+        heapq.heappush(ends, (now_s + job.seconds, node, need))
+        last_s = max(last_s, now_s + job.seconds)
+    return last_s
+
+
+def _first(jobs: Sequence[Job], wall_s: float, bound_s: float) -> str:
+    """The nearest limit: trial starts, the longest trial, or neither."""
+    starts = len(jobs) / wall_s
+    longest_s = max(job.seconds for job in jobs)
+    if starts > STARTS_PER_S and len(jobs) > 16:
+        return f"trial starts: {starts:.1f} a second are wanted, {STARTS_PER_S:.1f} were measured; run several sweeps, or longer cases"
+    if longest_s > 0.9 * wall_s:
+        return f"the longest trial ({longest_s:.0f} s of {wall_s:.0f} s): more GPUs do not shorten the sweep"
+    if wall_s > 1.1 * bound_s:
+        return "packing: cases of several GPUs leave some idle; a number of GPUs that they divide wastes less"
+    return "the GPUs: twice as many would take half the time"

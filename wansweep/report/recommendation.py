@@ -1,0 +1,84 @@
+"""Recommendations as text: the answer, the line that uses it, every constraint, near misses and trades."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from wansweep.report.cells import known
+from wansweep.report.text import as_text
+from wansweep.tables.recommendation import OBJECTIVE_METRICS, Candidate, Limits, Objective, Recommendation
+from wansweep.tables.results import Results
+from wansweep.units import GIB, NOT_MEASURED
+
+_WORDS = {
+    Objective.TIME: "Fastest",
+    Objective.VRAM: "Least VRAM",
+    Objective.ENERGY: "Least energy",
+    Objective.GPU_SECONDS: "Cheapest GPU-seconds",
+}
+
+
+def render(found: Sequence[Recommendation], results: Results, limits: Limits, *, width: int | None = None, colour: bool = False) -> str:
+    """Every workload's answer."""
+    if not found:
+        return f"{results.sweep.name}: no case ended ok, so there is nothing to recommend\n"
+    return "\n".join(_one(answer, results, limits, width=width, colour=colour) for answer in found)
+
+
+def _one(answer: Recommendation, results: Results, limits: Limits, *, width: int | None, colour: bool) -> str:
+    title = answer.candidates[0].size
+    if answer.best:
+        best = answer.best
+        lines = [f"{_asked(answer, limits)}: {best.case.label} ({_figures(best)}; n={best.n}, {best.stable})"]
+        lines += [f"  use it: {_command(results, best)}"]
+        lines += [f"  lossy: {', '.join(best.lossy)}; drift {'not measured' if best.ssim is None else f'SSIM {best.ssim:.3f}'}"] * bool(
+            best.lossy
+        )
+        lines += [f"  {line}" for line in answer.trades]
+    else:
+        lines = [f"{_asked(answer, limits)}: no measured case meets every constraint"]
+    lines += [f"  near miss: {one.case.label} ({_figures(one)}): {_missed(one)}" for one in answer.near_misses]
+    return as_text(Text(title, style="bold"), *map(Text, lines), _table(answer, results), width=width, colour=colour)
+
+
+def _asked(answer: Recommendation, limits: Limits) -> str:
+    asked = (
+        [f"under {limits.vram_bytes / GIB:.2f} GiB ({(answer.memory or 'vram').removesuffix('_bytes').replace('_', ' ')})"]
+        if limits.vram_bytes
+        else []
+    )
+    asked += [f"under {limits.total_s:g} s"] if limits.total_s else []
+    asked += [f"SSIM at least {limits.ssim:g}"] if limits.ssim is not None else []
+    return " ".join([_WORDS[answer.objective], ", ".join(asked)]).strip()
+
+
+def _figures(one: Candidate) -> str:
+    shown = [(OBJECTIVE_METRICS[of], value) for of, value in one.figures.items() if value is not None]
+    return ", ".join(
+        f"{metric.show(value)} {metric.unit.symbol}{' of GPU time' if metric.name == 'gpu_seconds' else ''}" for metric, value in shown
+    )
+
+
+def _missed(one: Candidate) -> str:
+    return ", ".join(f"{check.name}: {check.told}" for check in one.checks if not check.met)
+
+
+def _command(results: Results, one: Candidate) -> str:
+    if results.environment.imported:
+        return f"not known: {results.environment.imported} does not say how its cases were run"
+    return results.sweep.command_for(one.case.label)
+
+
+def _table(answer: Recommendation, results: Results) -> Table:
+    table = Table("Case", *(metric.heading for metric in OBJECTIVE_METRICS.values()), "SSIM", "n", "Frontier", "Constraints", box=box.SIMPLE)
+    for one in answer.candidates:
+        checks = "; ".join(f"{'met' if check.met else 'NOT met'} {check.name}: {check.told}" for check in one.checks) or "none asked"
+        figures = [OBJECTIVE_METRICS[of].show(value) for of, value in one.figures.items()]
+        ssim = NOT_MEASURED if one.ssim is None else f"{one.ssim:.3f}"
+        mark = "yes" if one.on_frontier else ""
+        table.add_row(Text(one.case.label), *figures, ssim, known(one.n), mark, Text(checks, style="" if one.met else "yellow"))
+    return table
