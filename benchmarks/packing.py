@@ -82,6 +82,9 @@ class _Clock:
     def doing(self, label: str, what: str) -> None:
         """Nothing."""
 
+    def progress(self, now: object) -> None:
+        """Not looked at."""
+
     def finished(self, record: Record) -> None:
         """Keep it."""
         self.records.append((time.perf_counter(), record))

@@ -36,6 +36,13 @@ def test_the_wheel_carries_the_pages_style_and_scripts(site: Path) -> None:
     assert {"page.css", "table.js"} <= {path.name for path in (site / "wansweep" / "report" / "page").iterdir()} == ours
 
 
+def test_the_wheel_carries_the_tested_set_for_the_doctor(site: Path) -> None:
+    assert (site / "wansweep" / "constraints.txt").read_text() == (ROOT / "constraints.txt").read_text()
+    where = [sys.executable, "-c", "from wansweep.doctor.software import constraints; print(constraints())"]
+    found = subprocess.run(where, cwd=site, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout.strip() == str(site / "wansweep" / "constraints.txt")
+
+
 def test_the_wheel_plans_outside_the_checkout_with_its_own_configs(site: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(site)}
     run = [sys.executable, "-m", "wansweep", "plan", "+sweep=quick"]

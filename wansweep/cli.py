@@ -1,4 +1,4 @@
-"""Verbs: run (the default), plan, report, import, compare, recommend. Each reads as what it does; the work is elsewhere.
+"""Verbs: run (the default), plan, report, import, compare, recommend, watch, doctor. Each reads as what it does; the work is elsewhere.
 
 Imports are late: `--help`, `plan` and `report` answer without torch, Ray or diffusers.
 """
@@ -35,6 +35,8 @@ wansweep report RUN_DIR                    render a run folder's report again (-
 wansweep recommend RUN_DIR                 which case to use: [--max-vram 24GB] [--max-time 120s] [--objective time|vram|energy|gpu_seconds]
 wansweep compare BASE HEAD                 what became faster, slower, smaller or larger; exit code 3 for a regression
 wansweep import OLD_REPORT.md              make a run folder of a report in the seed format
+wansweep watch RUN_DIR                     follow a sweep that runs, from another shell; the summary of one that is over
+wansweep doctor                            what this machine can run and measure, what it cannot, and how to mend it
 
 overrides:  model=ti2v_5b  weights=tiny|random|hub|/folder  base.steps=10  'sweep.axes.offload=[none,model]'  procedure=careful  cluster=auto
 """
@@ -131,6 +133,53 @@ def report(arguments: Sequence[str]) -> int:
     else:
         print(text, end="")
     return OK
+
+
+def watch(arguments: Sequence[str]) -> int:
+    """Follow a running sweep from another shell, and print the summary when it is over."""
+    from wansweep.publish import read_results
+    from wansweep.report import terminal
+    from wansweep.schedule.watching import Sight, follow, silent_s
+    from wansweep.store import open_folder
+
+    parser = argparse.ArgumentParser(prog="wansweep watch", description=watch.__doc__)
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--once", action="store_true", help="look once, also on a terminal")
+    options = parser.parse_args(arguments)
+    folder = open_folder(options.run_dir)
+    sight, board = follow(folder.live, stream=sys.stdout, once=options.once)
+    if sight is Sight.LOOKED:
+        return OK
+    results = read_results(folder)
+    print(_for_terminal(terminal.render, results))
+    if sight is Sight.SILENT and board is not None:
+        silent = f"its driver (pid {board.pid}) has said nothing for {silent_s(board):.0f} s"
+        print(f"{silent}; go on with: {results.sweep.command} resume={folder.path}")
+    return OK
+
+
+def doctor(arguments: Sequence[str]) -> int:
+    """Say what this machine can run and measure, what it cannot and how to mend it. Exit code 1 when sweeps would fail here."""
+    from wansweep.doctor.examine import examine
+    from wansweep.doctor.show import as_json, as_terminal
+
+    parser = argparse.ArgumentParser(prog="wansweep doctor", description=doctor.__doc__)
+    parser.add_argument("--format", choices=("terminal", "json"), default="terminal")
+    parser.add_argument(
+        "--cluster", default="local", metavar="ADDRESS", help="the Ray cluster to try, as cluster.address: local, auto or host:port"
+    )
+    options = parser.parse_args(arguments)
+    findings = []
+    for finding in examine(address=options.cluster):
+        findings.append(finding)
+        if options.format == "terminal" and sys.stderr.isatty():
+            print(f"\rlooking at {finding.area} ...\033[K", end="", file=sys.stderr, flush=True)
+    if options.format == "terminal" and sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    colour = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if colour else None
+    print(as_json(findings) if options.format == "json" else as_terminal(findings, width=width, colour=colour))
+    return FAILED_CASES if any(finding.state.stops_sweeps for finding in findings) else OK
 
 
 def import_(arguments: Sequence[str]) -> int:
@@ -283,8 +332,17 @@ def _run_trials(
     sweep = request.sweep
     with connect(sweep.cluster) as connection:
         print(connection.told(), file=sys.stderr)
-        with LiveView(total=len(todo), title=sweep.name, on_record=publisher.add) as view:
+        with LiveView(total=len(todo), title=sweep.name, on_record=publisher.add, file=folder.live) as view:
             return run_trials(sweep, todo, connection=connection, run_folder=str(folder.path.resolve()), watcher=view, predicted=predicted)
 
 
-_VERBS = {"run": run, "plan": plan, "report": report, "import": import_, "compare": compare, "recommend": recommend}
+_VERBS = {
+    "run": run,
+    "plan": plan,
+    "report": report,
+    "import": import_,
+    "compare": compare,
+    "recommend": recommend,
+    "watch": watch,
+    "doctor": doctor,
+}

@@ -9,6 +9,7 @@
         records/ID-TRIAL.json one durable file a finished trial
         traces/ID-TRIAL.parquet  what the sampler saw during it
         videos/               the mp4s, when they are kept
+        live.json             progress, while the sweep runs only
         frames/ID-TRIAL.jpg   a contact sheet of its video
         summary.parquet .csv, stages.parquet, report.md report.html, trace.json    rendered from the above after every trial
 """
@@ -76,6 +77,11 @@ class RunFolder:
     def report(self) -> Path:
         """The rendered report."""
         return self.path / "report.md"
+
+    @property
+    def live(self) -> Path:
+        """Where a running sweep posts its progress; there while it runs only."""
+        return self.path / "live.json"
 
     @property
     def records(self) -> Path:

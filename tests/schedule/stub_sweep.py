@@ -19,6 +19,9 @@ class Lines:
     def doing(self, label: str, what: str) -> None:
         print(f"{label}: {what}", file=sys.stderr, flush=True)
 
+    def progress(self, now: object) -> None:
+        """Not looked at."""
+
     def finished(self, record: Record) -> None:
         print(to_json(record).decode(), flush=True)
 

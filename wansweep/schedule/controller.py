@@ -15,6 +15,7 @@ from wansweep.record import to_json
 from wansweep.schedule.cluster import CONTROLLER_CPU
 from wansweep.schedule.gang import Gang
 from wansweep.schedule.order import Order
+from wansweep.schedule.progress import PROGRESS
 
 # How often a running trial tells the driver what it is doing.
 REPORT_EVERY_S = 1.0
@@ -58,7 +59,8 @@ class CaseTrial(Trainable):  # type: ignore[misc]
             self._gang = Gang(self._order, warm=self._warm_ranks)
         ended = self._gang.wait(REPORT_EVERY_S)
         if ended is None:
-            return {"done": False, "label": self._order.case.label, "doing": self._gang.doing()}
+            now = self._gang.progress()
+            return {"done": False, "label": now.label, "doing": now.doing, "progress": PROGRESS.dump_json(now)}
         record = self._gang.record(ended)
         self._warm_ranks = self._gang.finish(record)
         self._gang = None

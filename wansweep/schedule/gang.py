@@ -26,6 +26,7 @@ from wansweep.schedule.delivery import deliver
 from wansweep.schedule.end import End, culprit
 from wansweep.schedule.order import Order
 from wansweep.schedule.processes import Arrival, Pulses, on_node
+from wansweep.schedule.progress import Progress, gather
 from wansweep.schedule.rank import Rank
 from wansweep.sweep import Isolation
 from wansweep.telemetry.attribute import attribute
@@ -269,9 +270,11 @@ class Gang:
         begun = [stage.name for stage in self._stages(rank) if stage.duration_s is None and stage.kind is not StageKind.TOTAL_EXECUTION]
         return begun[-1] if begun else ""
 
-    def doing(self) -> str:
-        """Rank 0's stage, for the live view."""
-        return self._open_stage(0) or ("starting" if not self._task.journal(0).exists() else "between stages")
+    def progress(self) -> Progress:
+        """Where the trial is, for live views and metrics."""
+        gpus = {rank: hello.facts.device_uuid for rank, hello in self._hellos.items()}
+        pids = {rank: arrival.pid for rank, arrival in self._arrivals.items()}
+        return gather(self._task, trial=self._order.trial, gpus=gpus, pids=pids)
 
     def _where(self, rank: int) -> str:
         """``rank 1 in Step_3_Inference: ``, as far as it is known."""

@@ -1,4 +1,4 @@
-"""The sweep as it runs: a calm table on a terminal, a line an event anywhere else. Knows neither Ray nor tables."""
+"""The sweep as it runs: a calm table on a terminal, a line an event anywhere else, a board for `wansweep watch`. Knows no Ray, no tables."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
 from wansweep.record import Outcome, Record
+from wansweep.schedule.board import Board, board, eta, post
+from wansweep.schedule.progress import Progress, left_s
 
 REFRESH_PER_S = 4
-# Rows of running trials shown; the rest is a count.
-SHOWN = 20
+POST_EVERY_S = 1.0
 
 
 class LiveView:
@@ -29,19 +28,35 @@ class LiveView:
         total: Trials of the sweep.
         outcomes: Trials that are over, by outcome.
         running: Label to stage and since when.
+        at: Label to what a running trial told last.
     """
 
-    def __init__(self, *, total: int, title: str, on_record: Callable[[Record], None], stream: TextIO = sys.stderr) -> None:
+    def __init__(
+        self, *, total: int, title: str, on_record: Callable[[Record], None], file: Path | None = None, stream: TextIO = sys.stderr
+    ) -> None:
+        """Nothing is shown yet.
+
+        Args:
+            total: Trials of the sweep.
+            title: Its name.
+            on_record: Is given every record first.
+            file: Where the board is posted for other shells, and removed at the end; null posts none.
+            stream: Of the table or the lines.
+        """
         self.total = total
         self.outcomes: Counter[Outcome] = Counter()
         self.running: dict[str, tuple[str, float]] = {}
+        self.at: dict[str, Progress] = {}
         self._title = title
         self._on_record = on_record
+        self._file = file
+        self._posted_s = float("-inf")
         self._console = Console(file=stream)
         self._began_s = time.monotonic()
-        self._live = Live(get_renderable=self._picture, console=self._console, refresh_per_second=REFRESH_PER_S, transient=True)
+        self._live = Live(get_renderable=self.board, console=self._console, refresh_per_second=REFRESH_PER_S, transient=True)
 
     def __enter__(self) -> Self:
+        self._post()
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -49,50 +64,49 @@ class LiveView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._console.is_terminal:
             self._live.stop()
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
 
     def doing(self, label: str, what: str) -> None:
         """A trial is running and this is its stage."""
-        stage, since = self.running.get(label, ("", time.monotonic()))
-        self.running[label] = (what, since)
+        stage, since_s = self.running.get(label, ("", time.monotonic()))
+        self.running[label] = (what, since_s)
         if not stage:
             self._say(f"{label}: {what}")
+        self._post()
+
+    def progress(self, now: Progress) -> None:
+        """Where a running trial is."""
+        self.at[now.label] = now
 
     def finished(self, record: Record) -> None:
         """A trial is over: its record is passed on first, then shown."""
         self._on_record(record)
         self.running.pop(record.label, None)
+        self.at.pop(record.label, None)
         self.outcomes[record.outcome] += 1
         reason = f" ({record.reason})" if record.reason else ""
-        self._say(f"[{self.done}/{self.total}] {record.label}: {record.outcome}{reason}, {record.wall_s:.1f} s{self._eta(', ')}")
+        self._say(f"[{self.done}/{self.total}] {record.label}: {record.outcome}{reason}, {record.wall_s:.1f} s{eta(self._left_s(), ', ')}")
+        self._post()
 
     @property
     def done(self) -> int:
         """Trials that are over."""
         return self.outcomes.total()
 
+    def board(self) -> Board:
+        """The sweep now."""
+        return board(title=self._title, total=self.total, outcomes=self.outcomes, running=self.running, at=self.at, left_s=self._left_s())
+
+    def _left_s(self) -> float | None:
+        return left_s(ran_s=time.monotonic() - self._began_s, done=self.done, total=self.total)
+
+    def _post(self) -> None:
+        if self._file is not None and time.monotonic() - self._posted_s >= POST_EVERY_S:
+            self._posted_s = time.monotonic()
+            post(self.board(), self._file)
+
     def _say(self, line: str) -> None:
         if not self._console.is_terminal:
             self._console.file.write(f"{line}\n")
             self._console.file.flush()
-
-    def _eta(self, before: str = "") -> str:
-        """Time left at the pace so far; empty before there is one, and at the end."""
-        if not self.done or self.done == self.total:
-            return ""
-        left_s = (time.monotonic() - self._began_s) / self.done * (self.total - self.done)
-        return f"{before}about {left_s:.0f} s left" if left_s < 120 else f"{before}about {left_s / 60:.0f} min left"
-
-    def _picture(self) -> Group:
-        table = Table.grid(padding=(0, 2))
-        now = time.monotonic()
-        for label, (stage, since) in list(self.running.items())[:SHOWN]:
-            table.add_row(Text(label), Text(stage, style="cyan"), f"{now - since:.0f} s")
-        if len(self.running) > SHOWN:
-            table.add_row(f"and {len(self.running) - SHOWN} more", "", "")
-        counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.outcomes.items()))
-        waiting = self.total - self.done - len(self.running)
-        done = f"{self.done} of {self.total} done{f' ({counts})' if counts else ''}"
-        head = f"{self._title}: {done}, {len(self.running)} running, {waiting} waiting{self._eta(', ')}"
-        bar = Table.grid()
-        bar.add_row(ProgressBar(total=self.total, completed=self.done, width=60))
-        return Group(Text(head), bar, table)

@@ -26,7 +26,9 @@ from wansweep.plan.rules import forbidden
 from wansweep.record import Outcome, Record, from_json
 from wansweep.schedule.cluster import Connection, capacity_now
 from wansweep.schedule.controller import CaseTrial
+from wansweep.schedule.export import Exporter
 from wansweep.schedule.order import WORK, Order
+from wansweep.schedule.progress import PROGRESS, Progress
 from wansweep.schedule.queue import Queue
 from wansweep.sweep import Sweep
 
@@ -37,8 +39,30 @@ class Watcher(Protocol):
     def doing(self, label: str, what: str) -> None:
         """A trial is running and this is its stage."""
 
+    def progress(self, now: Progress) -> None:
+        """Where a running trial is; after `doing`, and more of it."""
+
     def finished(self, record: Record) -> None:
         """A trial is over."""
+
+
+class _Watchers:
+    """Several watchers as one, told in order."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self._watchers = watchers
+
+    def doing(self, label: str, what: str) -> None:
+        for watcher in self._watchers:
+            watcher.doing(label, what)
+
+    def progress(self, now: Progress) -> None:
+        for watcher in self._watchers:
+            watcher.progress(now)
+
+    def finished(self, record: Record) -> None:
+        for watcher in self._watchers:
+            watcher.finished(record)
 
 
 def run_trials(
@@ -59,11 +83,14 @@ def run_trials(
     capacity = connection.capacity
     queue = Queue(capacity=capacity, cluster=sweep.cluster, nodes_now=lambda: capacity_now().nodes(gpus=capacity.on_gpus))
     orders = []
+    exporter = Exporter(total=len(todo))
+    watcher = _Watchers(watcher, exporter)
     for case, trial in todo:
         if refusal := capacity.refusal(case.gpus, straddle=sweep.cluster.straddle) or forbidden(case):
             watcher.finished(_unrun(case, trial, Outcome.INVALID, refusal))
         else:
             orders.append(replace(_order(sweep, case, trial, connection, run_folder), work=work))
+            exporter.waiting(case.label)
     if not orders:
         return False
     queue.add(orders, predicted)
@@ -219,6 +246,7 @@ class _Recorder(Callback):  # type: ignore[misc]
                     self._watcher.finished(skipped)
         else:
             self._watcher.doing(result["label"], result["doing"])
+            self._watcher.progress(PROGRESS.validate_json(result["progress"]))
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object) -> None:
         """A controller died, and its ranks with it; after its record, that no longer matters."""

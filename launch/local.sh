@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# One machine, with a Ray that outlives single sweeps: starts it, runs the sweeps that are named, stops it.
+#   launch/local.sh +sweep=offload weights=/data/wan22                  one sweep; any arguments of `wansweep run`
+#   launch/local.sh +sweep=offload -- +sweep=precision base.steps=8     several, one after the other, on the same cluster
+# RAY_PORT and RAY_START_ARGS (such as "--num-gpus=4") change how Ray is started. For one sweep `wansweep +sweep=...` alone does as well.
+# shellcheck disable=SC2329  # traps call functions
+set -euo pipefail
+
+port=${RAY_PORT:-6379}
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/wansweep-ray.XXXX")
+ray=""
+
+stop() {
+    # `ray stop` would stop every Ray of this user; --block stops what it started.
+    if [[ -n $ray ]]; then
+        kill -TERM "$ray" 2>/dev/null || true
+        wait "$ray" 2>/dev/null || true
+    fi
+    rm -rf "$scratch"
+}
+trap stop EXIT
+
+# NVML counts GPUs in PCI order, so CUDA must too. A session of its own: a Ctrl-C is for the sweep.
+read -ra more <<<"${RAY_START_ARGS:-}"
+CUDA_DEVICE_ORDER=PCI_BUS_ID setsid ray start --head --block --port="$port" --node-ip-address=127.0.0.1 --dashboard-host=127.0.0.1 \
+    --temp-dir="$scratch" --disable-usage-stats "${more[@]}" >"$scratch/start.log" 2>&1 &
+ray=$!
+
+# A Ray that listens may still refuse drivers, so it is asked as a driver; one that does not listen would be asked for minutes.
+ask='import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)'
+until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && python -c "$ask" "127.0.0.1:$port" >/dev/null 2>&1; do
+    if ! kill -0 "$ray" 2>/dev/null; then
+        cat "$scratch/start.log" >&2
+        echo "launch/local.sh: Ray did not start on port $port; is another one there? RAY_PORT=N takes another port" >&2
+        exit 2
+    fi
+    sleep 0.5
+done
+
+worst=0
+while (($#)); do
+    sweep=()
+    while (($#)) && [[ $1 != -- ]]; do
+        sweep+=("$1")
+        shift
+    done
+    if (($#)); then shift; fi
+    code=0
+    wansweep run "${sweep[@]}" cluster.address="127.0.0.1:$port" || code=$?
+    if ((code == 130)); then exit 130; fi
+    if ((code > worst)); then worst=$code; fi
+done
+exit "$worst"

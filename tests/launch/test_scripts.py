@@ -1,0 +1,138 @@
+"""The shell scripts at work: on this machine, and under programs that play Slurm with two nodes of one CPU on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pytest
+
+from tests.runs import ROOT
+from tests.schedule.conftest import processes_of
+
+FOUR = ("+sweep=four", "--config-dir", str(ROOT / "tests" / "conf"), "procedure.isolation=warm")
+SCONTROL = """#!/usr/bin/env bash
+echo "scontrol $*" >>"$STUB_LOG"
+if [[ $1 == show ]]; then printf '%s\\n' node1 node2; fi
+"""
+# Leaves its own options out and runs the rest here, whatever node was asked for.
+SRUN = """#!/usr/bin/env bash
+echo "srun $*" >>"$STUB_LOG"
+while [[ $1 == --* ]]; do shift; done
+if [[ $1 == hostname ]]; then echo 127.0.0.1; exit; fi
+exec "$@"
+"""
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """A folder for PATH: this checkout's wansweep, and the stubs of Slurm."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    texts = {"scontrol": SCONTROL, "srun": SRUN, "wansweep": f'#!/usr/bin/env bash\nexec "{sys.executable}" -m wansweep "$@"\n'}
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return folder
+
+
+@contextmanager
+def script(name: str, *arguments: str, programs: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """The script in the background; what it started is ended with the ``with``."""
+    path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", **environment}
+    command = ["bash", str(ROOT / "launch" / name), *arguments]
+    with subprocess.Popen(command, cwd=programs.parent, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            for member in processes_of(process.pid):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def records(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("records/*.json"))
+
+
+def wait_for_records(folder: Path, count: int, process: subprocess.Popen[str], *, seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while len(records(folder)) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "no record came"
+        time.sleep(0.2)
+
+
+def test_a_slurm_job_spans_its_nodes_stops_in_order_at_its_limit_and_goes_on_when_requeued(programs: Path, tmp_path: Path) -> None:
+    job = str(100_000 + free_port())
+    log = tmp_path / "slurm.log"
+    slurm = {
+        "SLURM_JOB_ID": job, "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_CPUS_ON_NODE": "1", "SLURM_SUBMIT_DIR": str(tmp_path),
+        "STUB_LOG": str(log),
+    }  # fmt: skip
+    reports = tmp_path / "reports" / f"slurm-{job}"
+    sweep = (*FOUR, "procedure.repeats=2")
+    with script("slurm.sbatch", *sweep, programs=programs, **slurm) as first:
+        wait_for_records(reports, 1, first)
+        family = processes_of(first.pid)
+        first.send_signal(signal.SIGUSR1)  # as --signal=B:USR1@300 has Slurm do it
+        _, err = first.communicate(timeout=240)
+    assert first.returncode == 130, err
+    assert "Ray joined: 2 CPUs, no GPU" in err
+    calls = log.read_text().splitlines()
+    assert calls[-1] == f"scontrol requeue {job}"
+    starts = [call for call in calls if " ray start " in call]
+    assert ["--nodelist=node1" in starts[0] and "--head" in starts[0], "--nodelist=node2" in starts[1] and "--address=" in starts[1]] == [
+        True,
+        True,
+    ]
+    assert not psutil.wait_procs([p for p in family if p.is_running()], timeout=30)[1]
+    assert not Path(f"/tmp/ray-{job}").exists()
+    before = {path.name: path.read_bytes() for path in records(reports)}
+    assert 1 <= len(before) < 8
+    with script("slurm.sbatch", *sweep, programs=programs, SLURM_RESTART_COUNT="1", **slurm) as second:
+        out, err = second.communicate(timeout=360)
+    assert second.returncode == 0, err
+    (folder,) = {path.parent.parent for path in records(reports)}
+    assert out.splitlines()[-1] == str(folder)
+    assert len(records(reports)) == 8
+    assert {name: (folder / "records" / name).read_bytes() for name in before} == before
+    assert pl.read_csv(folder / "summary.csv")["outcome"].to_list() == ["ok"] * 4
+
+
+def test_the_local_script_runs_sweeps_one_after_the_other_on_one_cluster_and_stops_it(programs: Path, tmp_path: Path) -> None:
+    one = (*FOUR, "sweep.axes.seed=[1]", f"reports={tmp_path / 'reports'}")
+    with script(
+        "local.sh", *one, "--", *one, "base.steps=3", programs=programs, RAY_PORT=str(free_port()), RAY_START_ARGS="--num-cpus=2"
+    ) as sweeps:
+        wait_for_records(tmp_path / "reports", 1, sweeps)
+        family = processes_of(sweeps.pid)
+        _, err = sweeps.communicate(timeout=300)
+    assert sweeps.returncode == 0, err
+    assert err.count("Ray joined: 2 CPUs, no GPU") == 2
+    assert len(records(tmp_path / "reports")) == 2
+    assert not psutil.wait_procs([p for p in family if p.is_running()], timeout=30)[1]
+
+
+def test_the_local_script_says_so_when_ray_does_not_start(programs: Path) -> None:
+    with script("local.sh", *FOUR, programs=programs, RAY_PORT=str(free_port()), RAY_START_ARGS="--num-cpus=none") as sweeps:
+        _, err = sweeps.communicate(timeout=120)
+    assert sweeps.returncode == 2
+    assert "Ray did not start on port" in err
+    assert "RAY_PORT=N" in err

@@ -1,0 +1,1 @@
+"""What this machine can run and measure, what it cannot, and how to mend it."""
