@@ -10,9 +10,9 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from tests.conftest import make_a14b, make_case
-from tests.trial import test_levers
 from tests.trial.test_generate import PROCEDURE, loaded, source
-from tests.trial.test_levers import CACHES, EIGHT_STEPS, Runs
+from tests.trial.test_levers import CACHES
+from tests.trial.trials import EIGHT_STEPS, Runs
 from wansweep.levers import Compile, Solver
 from wansweep.plan.flops import solver_timesteps
 from wansweep.record import Outcome
@@ -21,14 +21,6 @@ from wansweep.trial.invalid import Invalid
 from wansweep.trial.task import Seat, Task
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-
-
-module_runs, runs = test_levers.module_runs, test_levers.runs
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize(
