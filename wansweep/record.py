@@ -200,6 +200,7 @@ class Resolved:
         revision: Commit of the hub's repository; null for weights from elsewhere.
         converted: Folder in the cache that was opened in place of files in another number format; null when they were opened themselves.
         devices: Component to where its weights were once everything was placed.
+        stage_devices: Stage, with the expert where there are two, to component to where its weights were when the stage ended.
         vae: Tiling and slicing in force on the VAE; empty for neither.
         fused_qkv: Whether both experts project query, key and value at once.
         quantised_layers: Component to its quantised layers, of those that a quantiser takes.
@@ -239,6 +240,7 @@ class Resolved:
     revision: str | None = None
     converted: str | None = None
     devices: dict[str, str] = field(default_factory=dict)
+    stage_devices: dict[str, dict[str, str]] = field(default_factory=dict)
     vae: str = ""
     fused_qkv: bool = False
     quantised_layers: dict[str, Share] = field(default_factory=dict)

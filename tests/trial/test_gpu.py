@@ -153,3 +153,19 @@ def test_sage_s_sm90_kernel_gives_noise() -> None:
     exact = dispatch_attention_fn(query, key, value, backend="native")
     found = dispatch_attention_fn(query, key, value, backend=str(Attention.SAGE_INT8_FP8_SM90))
     assert (found - exact).abs().max() > 0.5 * exact.abs().max()
+
+
+def test_model_offload_has_one_component_on_the_device_at_a_time(runs: Runs) -> None:
+    _, resolved = runs.latents(replace(CASE, offload=Offload.MODEL))
+    apart = {"text_encoder": "cpu", "transformer": "cpu", "transformer_2": "cpu", "vae": "cpu"}
+    assert resolved.stage_devices["T5_Encoding"] == {**apart, "text_encoder": "cuda"}
+    assert resolved.stage_devices["Inference (high)"] == {**apart, "transformer": "cuda"}
+    assert resolved.stage_devices["Inference (low)"] == {**apart, "transformer_2": "cuda"}
+
+
+@pytest.mark.parametrize("quant", [Quant.BNB_8BIT, Quant.BNB_4BIT])
+def test_weights_of_bitsandbytes_do_not_go_back_to_the_host(runs: Runs, quant: Quant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the rule `offload with bitsandbytes` says, tried without it."""
+    pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr(options, "forbidden", lambda _: "")
+    assert runs.trial(make_a14b(offload=Offload.MODEL, quant=quant)).outcome is not Outcome.OK

@@ -15,7 +15,7 @@ from tests.trial.trials import EIGHT_STEPS, LOSSY, ROUNDING, Runs
 from wansweep.levers import Attention, Cache, Compile, Dtype, Offload, TextEncoder
 from wansweep.plan.geometry import as_run
 from wansweep.record import Outcome, Share
-from wansweep.trial import attention, caches, compilation, projections, vae
+from wansweep.trial import attention, caches, compilation, offload, projections, vae
 from wansweep.trial.invalid import Invalid
 from wansweep.trial.placement import ExpertSwap, Placement
 
@@ -283,3 +283,21 @@ def test_a_compiler_backend_that_does_not_exist_is_invalid_in_torch_s_words(runs
     ending = runs.trial(make_a14b(compile=Compile.REGIONAL, compile_backend="nonsense"))
     assert ending.outcome is Outcome.INVALID
     assert "Invalid backend: 'nonsense'" in ending.reason
+
+
+def test_where_each_component_was_at_each_stage_is_in_the_record(runs: Runs) -> None:
+    _, resolved = runs.latents(make_a14b(**EIGHT_STEPS, text_encoder=TextEncoder.DROPPED))
+    assert list(resolved.stage_devices) == [
+        "T5_Encoding",
+        "Preprocess",
+        *("Loading (high)", "Inference (high)", "Loading (low)", "Inference (low)"),
+        "VAE_Decoding",
+    ]
+    everywhere = {"transformer": "cpu", "transformer_2": "cpu", "vae": "cpu"}
+    assert all(where == everywhere for where in resolved.stage_devices.values())
+
+
+def test_a_few_layers_stand_for_a_component_from_its_first_to_its_last() -> None:
+    layers = torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(30)))
+    assert offload._spread(layers, 8) == ["0", "4", "8", "12", "16", "20", "24", "29"]
+    assert offload._spread(layers[:2], 8) == ["0", "1"]

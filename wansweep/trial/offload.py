@@ -11,6 +11,7 @@ from diffusers.hooks import apply_group_offloading
 
 from wansweep.case import Case
 from wansweep.levers import Offload, TextEncoder
+from wansweep.record import Expert, StageKind
 from wansweep.trial import host_memory
 from wansweep.trial.experts import experts
 from wansweep.trial.invalid import Invalid, hold, refusals
@@ -116,6 +117,42 @@ def hooks(pipe: WanPipe, placement: Placement | None = None) -> dict[str, str]:
 def devices(pipe: WanPipe) -> dict[str, str]:
     """Component to the device type of its weights; joined where they are spread."""
     return {name: "+".join(sorted({p.device.type for p in module.parameters()})) for name, module in modules(pipe).items()}
+
+
+class StageDevices:
+    """Where each component's weights were at the end of a stage of each kind, and of each expert's first step.
+
+    A few layers stand for a component, found by name each time: offload puts other tensors in their place, and a dropped one is gone.
+
+    Attributes:
+        seen: Stage, with the expert where there are two, to component to device types.
+    """
+
+    LAYERS = 8
+
+    def __init__(self, pipe: WanPipe) -> None:
+        self._pipe = pipe
+        self._layers = {name: _spread(module, self.LAYERS) for name, module in modules(pipe).items()}
+        self.seen: dict[str, dict[str, str]] = {}
+
+    def __call__(self, kind: StageKind, expert: Expert | None) -> None:
+        """Take note, once a stage; of Total_Execution nothing, which is all of them."""
+        if kind is StageKind.TOTAL_EXECUTION:
+            return
+        stage = f"{kind} ({expert})" if expert else str(kind)
+        if stage not in self.seen:
+            self.seen[stage] = {name: self._where(module, name) for name, module in modules(self._pipe).items()}
+
+    def _where(self, module: torch.nn.Module, name: str) -> str:
+        layers = (module.get_submodule(layer) for layer in self._layers[name])
+        return "+".join(sorted({p.device.type for layer in layers for p in layer.parameters(recurse=False)}))
+
+
+def _spread(module: torch.nn.Module, count: int) -> list[str]:
+    """Names of so many of the layers that have weights of their own, evenly from first to last."""
+    names = [name for name, layer in module.named_modules() if next(layer.parameters(recurse=False), None) is not None]
+    step = max(1, (len(names) - 1) // max(1, count - 1))
+    return list(dict.fromkeys([*names[::step][: count - 1], *names[-1:]]))
 
 
 def check_offload(case: Case, installed: dict[str, str]) -> None:

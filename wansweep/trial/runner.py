@@ -45,6 +45,7 @@ from wansweep.trial.experts import experts
 from wansweep.trial.generate import expert_schedule, generate
 from wansweep.trial.guidance import Guidance
 from wansweep.trial.invalid import Invalid, hold
+from wansweep.trial.offload import StageDevices
 from wansweep.trial.placement import Placement
 from wansweep.trial.probe import Probe
 from wansweep.trial.spans import Span, Spans
@@ -113,6 +114,7 @@ class _Run:
         self.weights = pipeline.checkpoint(self.case, task.source, convert=task.procedure.convert)
         self.warmup_s: list[float] = []
         self.mesh: DeviceMesh | None = None
+        self.where: StageDevices | None = None
 
     def to_the_end(self, journal: BinaryIO) -> Ending:
         """Load, warm up, generate and save, in the windows of contract.md."""
@@ -137,8 +139,10 @@ class _Run:
                     self.warm_up(pipe, placement, clock)
                     # Its checks come when the watching ends, which is after Total_Execution.
                     shown = watching.enter_context(options.watched(pipe, self.case, placement))
+                stages.on_end = self.where = StageDevices(pipe)
                 guidance = Guidance(self.mesh)
                 latents, video = generate(pipe, self.case, stages, placement=placement, guidance=guidance)
+            stages.on_end = None
             stages.settle()
             hold("batch", declared=self.case.batch, resolved=len(video))
             parallel.check(pipe, self.case, cfg=guidance.degree)
@@ -218,6 +222,7 @@ class _Run:
             latents_sha256=hashlib.sha256(latents.float().cpu().contiguous().numpy().tobytes()).hexdigest(),
             video=self.task.video.name if self.task.procedure.keep_video else None,
             devices=shown.devices,
+            stage_devices=self.where.seen if self.where else {},
             vae=vae.resolved(pipe),
             fused_qkv=projections.fused(pipe),
             quantised_layers=quantise.layers(shown.families),

@@ -7,7 +7,7 @@ still there, and the trial's controller reads from it what a running rank is doi
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +38,7 @@ class Stages:
         journal: Where each begin and end is written, unbuffered; null keeps them in memory only.
         probe: Reads counters at the edges; null measures time alone.
         communication: Hears of collectives; null where there are none or they cannot be timed.
+        on_end: Told of each stage while it still lasts, so that it sees what computing it left behind; must take microseconds.
         done: Stages that have ended, in order of their end.
     """
 
@@ -48,6 +49,7 @@ class Stages:
     journal: BinaryIO | None = None
     probe: Probe | None = None
     communication: Communication | None = None
+    on_end: Callable[[StageKind, Expert | None], None] | None = None
     done: list[Stage] = field(default_factory=list)
     _marks: list[tuple[Mark, Mark, list[tuple[Mark, Mark]]]] = field(default_factory=list)
     _paused_s: float = 0.0
@@ -77,6 +79,8 @@ class Stages:
         if heard is not None:
             heard.begin()
         yield given
+        if self.on_end is not None:
+            self.on_end(kind, expert)
         waits = heard.end() if heard is not None else []
         end = self.clock.mark()
         figures = {**(self.probe.end() if self.probe is not None else {}), **given}
