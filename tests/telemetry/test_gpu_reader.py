@@ -21,6 +21,8 @@ from wansweep.units import MIB
 
 from .nvml_stub import NvmlStub
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(wansweep.__file__).parent.parent
 MakeStub = Callable[..., NvmlStub]
 NO_PERMISSION, LOST, UNSUPPORTED, UNKNOWN = 4, 15, 3, 999

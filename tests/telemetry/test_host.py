@@ -22,6 +22,8 @@ from wansweep.telemetry.sampling import Sampling
 
 from .workload import BLOCK_BYTES
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(wansweep.__file__).parent.parent
 WORKLOAD = Path(__file__).parent / "workload.py"
 

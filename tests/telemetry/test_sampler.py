@@ -27,6 +27,8 @@ from pathlib import Path
 from wansweep.telemetry.sampling import Sampling
 from wansweep.units import MIB
 
+pytestmark = pytest.mark.alone
+
 sampling = Sampling(out=Path(sys.argv[1]), pids=[os.getpid()])
 sampling.start()
 heir = os.fork() if sys.argv[2] == "heir" else 0  # holds the write end of the sampler's stdin open

@@ -213,6 +213,7 @@ def test_a_rank_leaves_every_stage_of_the_contract_one_after_the_other(tmp_path:
     assert all(end <= after.start_s for end, after in zip(ends, leaves(stages)[1:], strict=False))
 
 
+@pytest.mark.alone
 def test_almost_no_time_is_outside_the_stages(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.trial.outside", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False

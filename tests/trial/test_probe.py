@@ -15,6 +15,8 @@ from wansweep.trial.clock import HostClock
 from wansweep.trial.probe import Probe
 from wansweep.trial.stages import Stages
 
+pytestmark = pytest.mark.alone
+
 MIB = 2**20
 
 
