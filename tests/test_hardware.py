@@ -49,7 +49,7 @@ def test_the_table_has_every_name_of_the_contract_and_no_other() -> None:
 
 def test_the_config_files_and_the_table_agree() -> None:
     files = {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in CONF.glob("*.yaml")}
-    assert files == {name: {"name": name, "gpus": 1} for name in [*GPUS, "auto", "cpu"]}
+    assert files == {name: {"name": name, "gpus": 1, "price_per_gpu_hour": None} for name in [*GPUS, "auto", "cpu"]}
 
 
 @pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS)

@@ -104,7 +104,7 @@ def test_prometheus_scrapes_a_sweep_that_started_its_own_ray_and_answers_the_das
         env = {**os.environ, "TMPDIR": short, "XDG_DATA_HOME": str(tmp_path / "data"), "RAY_metrics_report_interval_ms": "1000"}
         log = (tmp_path / "prometheus.log").open("w")
         scraper = subprocess.Popen(["bash", str(MONITORING / "prometheus.sh"), str(port)], env=env, stdout=log, stderr=log)
-        sweep_of = ["+sweep=four", "--config-dir", str(ROOT / "tests" / "conf"), "procedure.isolation=warm", "base.steps=100"]
+        sweep_of = ["+sweep=four", "--config-dir", str(ROOT / "tests" / "conf"), "procedure.isolation=warm", "base.steps=250"]
         try:
             with subprocess.Popen(
                 command(*sweep_of, f"reports={tmp_path}"), cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -61,6 +61,7 @@ def test_the_quick_sweep_ends_well_and_its_last_line_is_its_folder(quick: subpro
     assert folder.report.is_file()
     assert {
         "sweep.yaml",
+        "plan.json",
         "environment.json",
         "records",
         "summary.csv",

@@ -218,9 +218,10 @@ def test_four_ranks_compute_what_one_process_does(name: str, on_four: dict[str, 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_mode_that_did_nothing_or_cannot_work_does_not_pass_for_a_result(name: str, on_two: dict[str, list[Seen]]) -> None:
     reason = WRONG[name][1]
-    for rank in on_two[name]:
-        assert rank.ending.outcome in (Outcome.INVALID, Outcome.CRASH)
-        assert reason in rank.ending.reason
+    endings = [rank.ending for rank in on_two[name]]
+    assert {ending.outcome for ending in endings} <= {Outcome.INVALID, Outcome.CRASH}
+    # The first to see it leaves, which may break a connection before the other has seen it too.
+    assert any(reason in ending.reason for ending in endings), endings
     # Only what a rule keeps from ever running ends as an accident.
     assert (on_two[name][0].ending.outcome is Outcome.CRASH) == (name in ("fsdp and offload", "ulysses and first_block"))
 
@@ -268,7 +269,7 @@ def test_quantised_weights_are_plain_again_once_they_are_sharded(on_two: dict[st
     """Why quanto is forbidden with fsdp: it runs, and no weight is in 8 bits any more."""
     resolved = on_two["quanto"][0].ending.resolved
     assert resolved is not None
-    assert {share.count for share in resolved.quantised_layers.values()} == {0}
+    assert (resolved.quant, resolved.quantised_layers) == ("none", {})
 
 
 def test_fsdp_on_one_gpu_resolves_to_nothing_without_its_rule(tmp_path: Path) -> None:
