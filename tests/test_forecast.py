@@ -74,6 +74,8 @@ def test_a_run_does_not_try_what_will_not_fit_and_its_report_says_why(tmp_path: 
     assert left == (todo if anyway else [])
     results = publisher.render()
     assert results.summary["outcome"].to_list() == [None if anyway else "skipped"]
+    assert cli._unfinished(request, publisher.records) == (todo if anyway else [])
+    assert cli._unfinished(read_request([*asked, "procedure.try_anyway=true"]), publisher.records) == todo
     assert results.summary["predicted_step_s"][0] > 10
     assert results.summary["predicted_total_s"][0] == predicted[todo[0][0].id].total_s
     report = folder.report.read_text()

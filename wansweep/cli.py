@@ -300,8 +300,11 @@ def _run_folder(request: Request) -> RunFolder:
 
 
 def _unfinished(request: Request, records: Sequence[Record]) -> list[tuple[Case, int]]:
-    """The trials (case, repeat) that have no record of an answer yet."""
-    finished = {(record.case_id, record.trial) for record in records if record.outcome.is_answer}
+    """The trials (case, repeat) that have no record of an answer yet; a prediction is none where it is to be tried all the same."""
+    from wansweep.forecast import is_prediction
+
+    anyway = request.sweep.procedure.try_anyway
+    finished = {(record.case_id, record.trial) for record in records if record.outcome.is_answer and not (anyway and is_prediction(record))}
     repeats = range(request.sweep.procedure.repeats)
     return [(case, trial) for case in request.sweep.cases for trial in repeats if (case.id, trial) not in finished]
 

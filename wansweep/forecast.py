@@ -19,6 +19,8 @@ from wansweep.record import Outcome, Record
 from wansweep.store import RunFolder, open_folder, write_atomic
 from wansweep.sweep import Hardware, Sweep
 
+# How the reason of a case begins that was not tried for its prediction.
+_SKIPPED = "predicted: "
 # Reasons that a prediction gives, as `plan.planner` begins them; other reasons to skip are the scheduler's to find.
 _PREDICTED = ("will not fit", "dominated")
 
@@ -97,7 +99,7 @@ def unfit(rows: Sequence[PlannedCase], todo: Sequence[tuple[Case, int]]) -> list
             label=case.label,
             trial=trial,
             outcome=Outcome.SKIPPED,
-            reason=f"predicted: {reasons[case.id]}; procedure.try_anyway=true tries it",
+            reason=f"{_SKIPPED}{reasons[case.id]}; procedure.try_anyway=true tries it",
             resolved=None,
             stages=(),
             started_utc=now,
@@ -109,3 +111,8 @@ def unfit(rows: Sequence[PlannedCase], todo: Sequence[tuple[Case, int]]) -> list
         for case, trial in todo
         if case.id in reasons
     ]
+
+
+def is_prediction(record: Record) -> bool:
+    """Whether a trial was left out for its prediction alone."""
+    return record.outcome is Outcome.SKIPPED and record.reason.startswith(_SKIPPED)
