@@ -18,6 +18,8 @@ from wansweep.telemetry.samples import HOST, Missing, host_device
 from wansweep.telemetry.sampling import Sampling
 from wansweep.units import MIB
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(wansweep.__file__).parent.parent
 GONE_WITHIN_S = 2.0
 
@@ -26,9 +28,6 @@ import os, sys, time
 from pathlib import Path
 from wansweep.telemetry.sampling import Sampling
 from wansweep.units import MIB
-
-pytestmark = pytest.mark.alone
-
 sampling = Sampling(out=Path(sys.argv[1]), pids=[os.getpid()])
 sampling.start()
 heir = os.fork() if sys.argv[2] == "heir" else 0  # holds the write end of the sampler's stdin open

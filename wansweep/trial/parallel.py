@@ -8,7 +8,7 @@ the same work; only with fsdp are there any, where ranks are wanted for their me
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 import torch
@@ -55,18 +55,26 @@ def split(pipe: WanPipe, case: Case, seat: Seat, device: torch.device) -> Device
     """
     if seat.world == 1:
         return None
-    if device.type == "cpu":
-        # diffusers takes a rank's device as rank % accelerator.device_count(), a division by zero without one.
-        torch.accelerator.device_count = lambda: 1
     shape = (seat.world // (case.cfg_parallel * case.ring * case.ulysses), case.cfg_parallel, case.ring, case.ulysses)
     mesh = init_device_mesh(device.type, shape, mesh_dim_names=("copy", "cfg", "ring", "ulysses"))
-    with refusals(f"parallel={case.parallel} on {device.type}"):
+    with refusals(f"parallel={case.parallel} on {device.type}"), _one_device() if device.type == "cpu" else nullcontext():
         for expert in experts(pipe).values():
             if case.ring * case.ulysses > 1:
                 _split_sequence(expert, case, mesh)
             if case.fsdp:
                 _shard(expert, mesh)
     return mesh
+
+
+@contextmanager
+def _one_device() -> Iterator[None]:
+    """One device, while it lasts: diffusers takes rank % accelerator.device_count(), a division by zero without one."""
+    counts = torch.accelerator.device_count
+    torch.accelerator.device_count = lambda: 1
+    try:
+        yield
+    finally:
+        torch.accelerator.device_count = counts
 
 
 def _split_sequence(expert: WanTransformer3DModel, case: Case, mesh: DeviceMesh) -> None:
