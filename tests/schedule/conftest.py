@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -35,6 +36,13 @@ def processes_of(pid: int) -> list[psutil.Process]:
 
 
 def ranks(*, below: int | None = None) -> list[psutil.Process]:
-    """The rank processes that run now, of any sweep or of the one with that pid; Ray titles a worker by its class and method."""
-    found = [process for process in psutil.process_iter(["cmdline"]) if "ray::Rank" in " ".join(process.info["cmdline"] or [])]
-    return found if below is None else [process for process in found if process in processes_of(below)]
+    """The rank processes that run now, of the sweep with that pid or of all that this process started: another's are not ours to kill.
+
+    Ray titles a worker by its class and method.
+    """
+    found = []
+    for process in processes_of(os.getpid() if below is None else below):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "ray::Rank" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
