@@ -3,6 +3,7 @@ lever that did nothing is caught."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -214,7 +215,10 @@ def test_groups_on_disk_differ_by_the_alignment_of_mapped_tensors_alone(runs: Ru
 @pytest.mark.parametrize(
     ("lever", "reason"),
     [
-        ({"offload": Offload.EXPERT_PINNED}, "Cannot access accelerator device when none is available"),
+        (
+            {"offload": Offload.EXPERT_PINNED},
+            "Cannot access accelerator device when none is available|Found no NVIDIA driver",
+        ),  # by torch's build
         ({"offload": Offload.GROUP_BLOCK, "group_record_stream": True}, "requires an onload device whose backend implements streams"),
         ({"offload": Offload.GROUP_BLOCK, "group_low_cpu_mem": True}, "requires an onload device whose backend implements streams"),
     ],
@@ -222,7 +226,7 @@ def test_groups_on_disk_differ_by_the_alignment_of_mapped_tensors_alone(runs: Ru
 def test_offload_that_needs_a_gpu_is_invalid_in_the_library_s_words(runs: Runs, lever: dict[str, object], reason: str) -> None:
     ending = runs.trial(make_a14b(**lever))
     assert ending.outcome is Outcome.INVALID
-    assert reason in ending.reason
+    assert re.search(reason, ending.reason)
 
 
 def test_an_expert_swap_that_moves_nothing_is_invalid(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

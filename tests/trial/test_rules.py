@@ -419,7 +419,7 @@ SPACE: dict[str, tuple[object, ...]] = {
     "guidance": (1.0, 4.0),
 }
 # Reasons that are a library's or the machine's, of a CPU without accelerator; "declared X, resolved Y" is ours.
-THEIRS = ("requires accelerator", "Cannot access accelerator", "requires an onload device")
+THEIRS = ("requires accelerator", "Cannot access accelerator", "Found no NVIDIA driver", "requires an onload device")
 # PAB works on a range of timesteps that two steps may miss, and then says so: that is the answer to a case, not a mismatch of levers.
 NOTHING_TO_SKIP = "declared cache=pab, resolved none skipped"
 
