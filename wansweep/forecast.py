@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from wansweep.case import Case
@@ -15,7 +14,7 @@ from wansweep.plan.packing import Predicted
 from wansweep.plan.planner import PlannedCase, Verdict, plan
 from wansweep.plan.rates import Calibration
 from wansweep.plan.stack import STACKS
-from wansweep.record import Outcome, Record
+from wansweep.record import Outcome, Record, unrun
 from wansweep.store import RunFolder, open_folder, write_atomic
 from wansweep.sweep import Hardware, Sweep
 
@@ -91,23 +90,8 @@ def lengths(rows: Sequence[PlannedCase]) -> dict[str, Predicted]:
 def unfit(rows: Sequence[PlannedCase], todo: Sequence[tuple[Case, int]]) -> list[Record]:
     """Records of the trials that are not tried, each with the prediction as its witness."""
     reasons = {row.case.id: row.reason for row in rows if row.verdict is Verdict.SKIP and row.reason.startswith(_PREDICTED)}
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     return [
-        Record(
-            case=case,
-            case_id=case.id,
-            label=case.label,
-            trial=trial,
-            outcome=Outcome.SKIPPED,
-            reason=f"{_SKIPPED}{reasons[case.id]}; procedure.try_anyway=true tries it",
-            resolved=None,
-            stages=(),
-            started_utc=now,
-            startup_s=None,
-            wall_s=0.0,
-            warm=False,
-            node="",
-        )
+        unrun(case, trial, Outcome.SKIPPED, f"{_SKIPPED}{reasons[case.id]}; procedure.try_anyway=true tries it")
         for case, trial in todo
         if case.id in reasons
     ]

@@ -7,6 +7,7 @@ History of the format (``schema``):
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -325,6 +326,25 @@ class Record:
 
 
 RECORD = TypeAdapter(Record)
+
+
+def unrun(case: Case, trial: int, outcome: Outcome, reason: str) -> Record:
+    """The record of a trial that left none itself: it was not tried, or whoever watched it is gone."""
+    return Record(
+        case=case,
+        case_id=case.id,
+        label=case.label,
+        trial=trial,
+        outcome=outcome,
+        reason=reason,
+        resolved=None,
+        stages=(),
+        started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        startup_s=None,
+        wall_s=0.0,
+        warm=False,
+        node="",
+    )
 
 
 def to_json(record: Record) -> bytes:

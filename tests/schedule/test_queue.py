@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import make_case
-from wansweep.record import Outcome
+from wansweep.record import Outcome, unrun
 from wansweep.schedule.cluster import Capacity
 from wansweep.schedule.order import Order
 from wansweep.schedule.queue import RETURN_S, SUSPECT_S, Queue
-from wansweep.schedule.tuning import _dominating, _unrun
+from wansweep.schedule.tuning import _dominating
 from wansweep.sweep import Cluster, Isolation, ModelSource, Procedure
 
 SOURCE = ModelSource(repo="none", revision=None, fps=16, boundary=None)
@@ -215,7 +215,7 @@ def test_a_case_that_ran_out_of_memory_takes_those_that_need_no_less_with_it(out
         replace(order(1, 0), case=make_case(**fields)) for fields in ({"frames": 17}, {"frames": 81}, {"vae_tiling": True})
     )
     trials = queue(EIGHT, shorter, longer, other)
-    failed = _unrun(make_case(frames=49, label="witness"), 0, outcome, "CUDA out of memory")
+    failed = unrun(make_case(frames=49, label="witness"), 0, outcome, "CUDA out of memory")
     skipped = _dominating(trials, failed)
     if outcome is Outcome.CRASH:
         assert (skipped, trials.waiting) == ([], 3)

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, Protocol
 
@@ -23,7 +22,7 @@ from ray.tune.search import Searcher
 from wansweep.case import Case
 from wansweep.plan.packing import Predicted
 from wansweep.plan.rules import forbidden
-from wansweep.record import Outcome, Record, from_json
+from wansweep.record import Outcome, Record, from_json, unrun
 from wansweep.schedule.cluster import Connection, capacity_now
 from wansweep.schedule.controller import CaseTrial
 from wansweep.schedule.export import Exporter
@@ -87,7 +86,7 @@ def run_trials(
     watcher = _Watchers(watcher, exporter)
     for case, trial in todo:
         if refusal := capacity.refusal(case.gpus, straddle=sweep.cluster.straddle) or forbidden(case):
-            watcher.finished(_unrun(case, trial, Outcome.INVALID, refusal))
+            watcher.finished(unrun(case, trial, Outcome.INVALID, refusal))
         else:
             orders.append(replace(_order(sweep, case, trial, connection, run_folder), work=work))
             exporter.waiting(case.label)
@@ -135,31 +134,12 @@ def _order(sweep: Sweep, case: Case, trial: int, connection: Connection, run_fol
     )
 
 
-def _unrun(case: Case, trial: int, outcome: Outcome, reason: str) -> Record:
-    """The record of a trial that left none itself."""
-    return Record(
-        case=case,
-        case_id=case.id,
-        label=case.label,
-        trial=trial,
-        outcome=outcome,
-        reason=reason,
-        resolved=None,
-        stages=(),
-        started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        startup_s=None,
-        wall_s=0.0,
-        warm=False,
-        node="",
-    )
-
-
 def _dominating(queue: Queue, record: Record) -> list[Record]:
     """Records of the waiting trials that need no less memory than one that ran out of it; they wait no longer."""
     if record.outcome is not Outcome.OOM:
         return []
     reason = f"dominated: needs no less memory than {record.label}, which ran out of it ({record.reason})"
-    return [_unrun(order.case, order.trial, Outcome.SKIPPED, reason) for order in queue.dominating(record.case)]
+    return [unrun(order.case, order.trial, Outcome.SKIPPED, reason) for order in queue.dominating(record.case)]
 
 
 def _trial_name(trial: TuneTrial) -> str:
@@ -267,7 +247,7 @@ class _Recorder(Callback):  # type: ignore[misc]
 
     def give_up(self, order: Order, reason: str) -> None:
         """The record of a trial that left none, and is not tried again."""
-        record = _unrun(order.case, order.trial, Outcome.CRASH, reason)
+        record = unrun(order.case, order.trial, Outcome.CRASH, reason)
         self._watcher.finished(replace(record, earlier_attempts=order.earlier_attempts, shared_with=self._queue.shared_with(order)))
 
 
