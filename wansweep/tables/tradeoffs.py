@@ -5,7 +5,7 @@ Twins are cases that declare the same but for one family of levers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import polars as pl
 from wansweep.case import Case, declared_fields
 from wansweep.levers import Offload
 from wansweep.record import Outcome
+from wansweep.tables.scaling import twin
 from wansweep.units import GIB
 
 Row = dict[str, Any]
@@ -25,7 +26,6 @@ LEAST_SAVED_BYTES = 0.05 * GIB
 
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in declared_fields()}
 _OFFLOAD = {name: default for name, default in _DEFAULTS.items() if name in ("name", "offload") or name.startswith("group_")}
-_PARALLEL = {name: _DEFAULTS[name] for name in ("name", "gpus", "ulysses", "ring", "cfg_parallel", "fsdp")}
 
 LADDER_SCHEMA: dict[str, pl.DataType] = {
     "case_id": pl.String(),
@@ -69,7 +69,7 @@ def ladder(cases: Sequence[Case], summary: pl.DataFrame, memory: str) -> pl.Data
     ``s_per_gib`` is null for a case that saves nothing.
     """
     rows = []
-    for others in _twins(cases, summary, _OFFLOAD):
+    for others in _twins(cases, summary, lambda case: replace(case, **_OFFLOAD)):
         base = next((row for case, row in others if case.offload is Offload.NONE and row[memory] is not None), None)
         if base is None:
             continue
@@ -92,7 +92,7 @@ def ladder(cases: Sequence[Case], summary: pl.DataFrame, memory: str) -> pl.Data
 def scaling(cases: Sequence[Case], summary: pl.DataFrame) -> pl.DataFrame:
     """Step time over GPUs of cases that differ only in how they are parallel, held against the fastest on the fewest; two counts at least."""
     rows = []
-    for twins in _twins(cases, summary, _PARALLEL):
+    for twins in _twins(cases, summary, twin):
         timed = sorted(((case, row) for case, row in twins if row["step_s"]), key=lambda pair: (pair[0].gpus, pair[1]["step_s"]))
         if len({case.gpus for case, _ in timed}) < 2:
             continue
@@ -114,11 +114,11 @@ def _ok(summary: pl.DataFrame) -> pl.DataFrame:
     return summary.filter(pl.col("outcome") == str(Outcome.OK))
 
 
-def _twins(cases: Sequence[Case], summary: pl.DataFrame, fields: Mapping[str, Any]) -> Iterator[list[tuple[Case, Row]]]:
-    """Groups of ok cases with their summary rows that are equal once some fields are back at their defaults; of two members at least."""
+def _twins(cases: Sequence[Case], summary: pl.DataFrame, alike: Callable[[Case], Case]) -> Iterator[list[tuple[Case, Row]]]:
+    """Groups of ok cases with their summary rows that are one and the same case once they are made alike; of two members at least."""
     rows = {row["case_id"]: row for row in _ok(summary).iter_rows(named=True) if row["total_s"] is not None}
     groups: dict[Case, list[tuple[Case, Row]]] = {}
     for case in cases:
         if case.id in rows:
-            groups.setdefault(replace(case, **fields), []).append((case, rows[case.id]))
+            groups.setdefault(alike(case), []).append((case, rows[case.id]))
     return (group for group in groups.values() if len(group) > 1)
