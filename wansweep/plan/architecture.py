@@ -128,6 +128,11 @@ class Architecture:
     vae: Vae
     boundary: float | None
 
+    @property
+    def experts(self) -> int:
+        """How many denoisers share the steps."""
+        return 1 if self.boundary is None else 2
+
 
 # fmt: off
 _MEAN_21 = (

@@ -131,7 +131,7 @@ class _Parts:
         numbers, encoder = networks.transformer, networks.text_encoder
         text = text_encoder_bytes(encoder, case.dtype, case.text_encoder_quant)
         expert: float = transformer_bytes(numbers, case.dtype, case.quant)
-        experts = 2 if networks.boundary is not None else 1
+        experts = networks.experts
         vae = vae_trace(case, networks, traces, encode=False, frames=1).weight_bytes
         largest = largest_linear_bytes(numbers, case.dtype)
         embedding = encoder.vocabulary * encoder.dim * BYTES[case.dtype]
@@ -266,9 +266,8 @@ def cache_bytes(case: Case, networks: Architecture) -> float:
     """
     layers = networks.transformer.layers
     streams = {Cache.NONE: 0, Cache.FIRST_BLOCK: 3, Cache.TAYLORSEER: 6 * layers, Cache.PAB: layers, Cache.MAG: 1}[case.cache]
-    experts = 2 if networks.boundary is not None else 1
     branches = forwards(case) / case.cfg_parallel
-    return streams * experts * branches * rank_tokens(case, networks) * networks.transformer.dim * BYTES[case.dtype]
+    return streams * networks.experts * branches * rank_tokens(case, networks) * networks.transformer.dim * BYTES[case.dtype]
 
 
 def _vae_bytes(case: Case, networks: Architecture, traces: Traces, *, encode: bool, frames: int) -> float:

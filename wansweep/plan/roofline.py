@@ -306,9 +306,8 @@ def _vae(case: Case, networks: Architecture, traces: Traces, rate: Rates, *, enc
 
 def _load(case: Case, networks: Architecture, traces: Traces, rate: Rates, gpu: Gpu) -> float:
     """Seconds of Model_Initialization: read from files that are in the case's format, and placed; or made on the spot."""
-    experts = 2 if networks.boundary is not None else 1
     text = text_encoder_bytes(networks.text_encoder, case.dtype, case.text_encoder_quant)
-    transformers = experts * transformer_bytes(networks.transformer, case.dtype)
+    transformers = networks.experts * transformer_bytes(networks.transformer, case.dtype)
     vae = vae_trace(case, networks, traces, encode=False, frames=1).weight_bytes
     weights = text + transformers + vae
     stays = case.offload is Offload.NONE
