@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import WanTransformer3DModel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import UMT5Config, UMT5EncoderModel
 
 from wansweep.levers import Dtype
+from wansweep.plan import networks
 from wansweep.plan.architecture import TextEncoder, Transformer, Vae
 from wansweep.plan.traces import Traced
 
@@ -48,7 +49,7 @@ def trace_vae(numbers: Vae, size: tuple[int, int, int], *, encode: bool, dtype: 
     """A decode from, or an encode into, a latent of (frames, height, width), untiled."""
     frames, height, width = size
     with torch.device("meta"):
-        network = _vae(numbers)
+        network = networks.vae(numbers).eval()
         shape = (batch, numbers.latent_channels, frames, height, width)
         if encode:
             pixels = numbers.temporal_stride * (frames - 1) + 1, height * numbers.spatial_stride, width * numbers.spatial_stride
@@ -90,20 +91,7 @@ def _transformer_of(numbers: Transformer, layers: int, size: tuple[int, int, int
     tokens = frames * (height // numbers.patch) * (width // numbers.patch)
     kind = _FORMATS[dtype]
     with torch.device("meta"):
-        network = WanTransformer3DModel(
-            patch_size=(1, numbers.patch, numbers.patch),
-            num_attention_heads=numbers.heads,
-            attention_head_dim=numbers.head_dim,
-            in_channels=numbers.in_channels,
-            out_channels=numbers.out_channels,
-            text_dim=numbers.text_dim,
-            freq_dim=numbers.freq_dim,
-            ffn_dim=numbers.ffn_dim,
-            num_layers=layers,
-            cross_attn_norm=True,
-            qk_norm="rms_norm_across_heads",
-            rope_max_seq_len=numbers.rope_length,
-        ).eval()
+        network = networks.transformer(replace(numbers, layers=layers)).eval()
         latent = torch.empty(batch, numbers.in_channels, frames, height, width, dtype=kind)
         timestep = torch.empty(batch, tokens) if numbers.token_timesteps else torch.empty(batch)
         text = torch.empty(batch, text_tokens, numbers.text_dim, dtype=kind)
@@ -113,39 +101,10 @@ def _transformer_of(numbers: Transformer, layers: int, size: tuple[int, int, int
 
 def _text_encoder_of(numbers: TextEncoder, layers: int, *, dtype: Dtype) -> Traced:
     with torch.device("meta"):
-        network = UMT5EncoderModel(
-            UMT5Config(
-                vocab_size=numbers.vocabulary,
-                d_model=numbers.dim,
-                d_kv=numbers.head_dim,
-                d_ff=numbers.ffn_dim,
-                num_layers=layers,
-                num_heads=numbers.heads,
-                feed_forward_proj="gated-gelu",
-            )
-        ).eval()
+        network = networks.text_encoder(replace(numbers, layers=layers)).eval()
         ids = torch.zeros(1, numbers.tokens, dtype=torch.long)
     _cast(network, _FORMATS[dtype])
     return traced(network, network, ids)
-
-
-def _vae(numbers: Vae) -> Any:  # noqa: ANN401  (diffusers has no types)
-    return AutoencoderKLWan(
-        base_dim=numbers.encoder_dim,
-        decoder_base_dim=numbers.decoder_dim,
-        z_dim=numbers.latent_channels,
-        dim_mult=list(numbers.widths),
-        num_res_blocks=numbers.res_blocks,
-        temperal_downsample=list(numbers.temporal),
-        latents_mean=[0.0] * numbers.latent_channels,
-        latents_std=[1.0] * numbers.latent_channels,
-        is_residual=numbers.residual,
-        in_channels=numbers.pixel_channels,
-        out_channels=numbers.pixel_channels,
-        patch_size=None if numbers.patch == 1 else numbers.patch,
-        scale_factor_temporal=numbers.temporal_stride,
-        scale_factor_spatial=numbers.spatial_stride,
-    ).eval()
 
 
 def _cast(network: Any, dtype: torch.dtype) -> None:  # noqa: ANN401
