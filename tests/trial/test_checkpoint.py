@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import make_a14b, make_case
 from tests.trial.test_generate import TEXT_TOKENS, run, source
+from wansweep.cache import cache_dir, made_once
 from wansweep.case import Case, Model, Task
 from wansweep.levers import Dtype
 from wansweep.plan.architecture import ARCHITECTURES
@@ -19,7 +20,6 @@ from wansweep.plan.geometry import as_run
 from wansweep.record import Outcome, Stage
 from wansweep.sweep import ModelSource
 from wansweep.trial import pipeline
-from wansweep.trial.cache import cache_dir, made_once
 from wansweep.trial.checkpoint import Checkpoint, NoWeightsError, locate
 from wansweep.trial.clock import HostClock
 from wansweep.trial.converted import converted, header, stored_dtype

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wansweep.cache import cache_dir
 from wansweep.case import Model
 from wansweep.doctor.finding import Finding, State
-from wansweep.trial.cache import cache_dir
 
 # All components as they are loaded: transformers and T5 in bf16, the VAE in fp32 (parameters of the architectures; held by a test).
 WEIGHTS_BYTES = {Model.TI2V_5B: 24_180_150_768, Model.T2V_A14B: 69_023_357_132, Model.I2V_A14B: 69_024_995_532}

@@ -10,13 +10,13 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from wansweep.cache import cache_dir
 from wansweep.levers import Dtype
 from wansweep.plan.architecture import TextEncoder, Transformer, Vae
 
@@ -56,8 +56,7 @@ class Traced:
 
 def cache_file() -> Path:
     """Where traces are kept from one call to the next."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "wansweep" / "traces.json"
+    return cache_dir() / "traces.json"
 
 
 @contextlib.contextmanager

@@ -22,8 +22,8 @@ import diffusers
 import torch
 from safetensors import safe_open
 
+from wansweep.cache import cache_dir, made_once
 from wansweep.levers import Dtype
-from wansweep.trial.cache import cache_dir, made_once
 from wansweep.trial.checkpoint import Checkpoint, NoWeightsError
 from wansweep.trial.formats import component_dtype, weight_dtype
 

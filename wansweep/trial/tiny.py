@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from wansweep.cache import cache_dir, made_once
 from wansweep.case import Model, Task
 from wansweep.plan.architecture import ARCHITECTURES, Architecture, TextEncoder
 from wansweep.trial import networks
-from wansweep.trial.cache import cache_dir, made_once
 
 # Part of the cache's path: change it with anything below, so that an old miniature is never taken for a new one.
 VERSION = "1"

@@ -1,4 +1,4 @@
-"""Folders that are made once and then found: miniatures, and checkpoints in another number format."""
+"""What is made once and then found, in the user's cache folder: miniatures, checkpoints in another number format, traces of the planner."""
 
 from __future__ import annotations
 
