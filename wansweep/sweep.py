@@ -40,6 +40,7 @@ class Procedure:
         timing: How stages are timed on a GPU.
         sample_period_s: Of the sampler process.
         try_anyway: Run cases that are predicted not to fit.
+        vram_cap_gib: What a rank's allocator may take of its GPU, to see what a smaller card would do; null for all of it.
         hang_s: A rank that gives no sign of life for so long has hung, and its trial is ended.
         retries: How often a trial that was lost with its node is tried again elsewhere.
         convert: Convert weight files that are in another number format than the case once into the cache, instead of casting at every load.
@@ -57,6 +58,7 @@ class Procedure:
     retries: Annotated[int, Field(ge=0)] = 2
     convert: bool = True
     try_anyway: bool = False
+    vram_cap_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
