@@ -19,7 +19,6 @@ from wansweep.record import Outcome
 from wansweep.store import create
 from wansweep.telemetry.environment import environment
 
-
 WITHOUT_ALTAIR = """
 import pathlib, sys
 sys.modules["altair"] = None
