@@ -31,8 +31,9 @@ def test_the_wheel_carries_every_config(site: Path) -> None:
     assert {path.relative_to(site / "wansweep" / "conf") for path in (site / "wansweep" / "conf").rglob("*.yaml")} == shipped
 
 
-def test_the_wheel_carries_the_pages_style_and_scripts(site: Path) -> None:
+def test_the_wheel_carries_its_types_and_the_pages_style_and_scripts(site: Path) -> None:
     ours = {path.name for path in (ROOT / "wansweep" / "report" / "page").iterdir()}
+    assert (site / "wansweep" / "py.typed").exists()  # a type checker reads our types
     assert {"page.css", "table.js"} <= {path.name for path in (site / "wansweep" / "report" / "page").iterdir()} == ours
 
 
