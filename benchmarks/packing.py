@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from wansweep.case import Case, Model, Task
-from wansweep.plan.packing import Job, simulate
+from wansweep.plan.job import Job
+from wansweep.plan.packing import simulate
 from wansweep.record import Record
 from wansweep.schedule.cluster import connect
 from wansweep.schedule.tuning import run_trials
