@@ -31,6 +31,8 @@ def _seconds(row: Published, traces: Traces) -> float:
     match row.what:
         case "forward":
             return found.forward.total_s
+        case "text_encode":
+            return found.text_encode_s
         case "vae_decode":
             return found.vae_decode_s
         case "swap":
@@ -41,15 +43,16 @@ def _seconds(row: Published, traces: Traces) -> float:
 
 
 def _table(rows: Sequence[tuple[Published, float, float]], *, digits: int, all_count: bool = False) -> None:
-    errors = []
-    for row, predicted, published in rows:
-        error = 100 * (predicted / published - 1)
-        told = f"{error:+.1f} % (a constant is from it)" if row.known and not all_count else f"{error:+.1f} %"
-        errors += [] if row.known and not all_count else [error]
+    judged = [row for row in rows if not row[0].apart]
+    for row, predicted, published in [*judged, *(row for row in rows if row[0].apart)]:
+        remark = " (a constant is from it)" if row.known and not all_count else f" (apart: {row.apart})" if row.apart else ""
         levers = [word for word in (row.case.offload, row.case.compile) if word != "none"]
         what = row.what if row.what != "generation" else ""
         name = ", ".join(word for word in (row.case.label, what, *levers) if word)
-        print(f"| {name} | {row.gpu} | {row.stack.name} | {predicted:.{digits}f} | {published:.{digits}f} | {told} |")
+        error = 100 * (predicted / published - 1)
+        print(f"| {name} | {row.gpu} | {row.stack.name} | {predicted:.{digits}f} | {published:.{digits}f} | {error:+.1f} %{remark} |")
+    errors = [100 * (predicted / published - 1) for row, predicted, published in judged if all_count or not row.known]
     worst = max(errors, key=abs)
     median, mean = statistics.median(map(abs, errors)), statistics.mean(errors)
-    print(f"\nmedian |error| {median:.1f} %, mean {mean:+.1f} %, worst {worst:+.1f} %, n={len(errors)}")
+    apart = f"; {len(rows) - len(judged)} rows judged apart" if len(judged) < len(rows) else ""
+    print(f"\nmedian |error| {median:.1f} %, mean {mean:+.1f} %, worst {worst:+.1f} %, n={len(errors)}{apart}")
