@@ -11,7 +11,7 @@ from wansweep.case import Case
 from wansweep.errors import ConfigError
 from wansweep.hardware import GPUS, find
 from wansweep.plan.packing import Predicted
-from wansweep.plan.planner import PlannedCase, Verdict, plan
+from wansweep.plan.planner import PREDICTED, PlannedCase, Verdict, plan
 from wansweep.plan.rates import Calibration
 from wansweep.plan.stack import STACKS
 from wansweep.record import Outcome, Record, unrun
@@ -20,8 +20,6 @@ from wansweep.sweep import Hardware, Sweep
 
 # How the reason of a case begins that was not tried for its prediction.
 _SKIPPED = "predicted: "
-# Reasons that a prediction gives, as `plan.planner` begins them; other reasons to skip are the scheduler's to find.
-_PREDICTED = ("will not fit", "dominated")
 
 
 def card_of(hardware: Hardware, device_names: Sequence[str | None]) -> Hardware:
@@ -89,7 +87,7 @@ def lengths(rows: Sequence[PlannedCase]) -> dict[str, Predicted]:
 
 def unfit(rows: Sequence[PlannedCase], todo: Sequence[tuple[Case, int]]) -> list[Record]:
     """Records of the trials that are not tried, each with the prediction as its witness."""
-    reasons = {row.case.id: row.reason for row in rows if row.verdict is Verdict.SKIP and row.reason.startswith(_PREDICTED)}
+    reasons = {row.case.id: row.reason for row in rows if row.verdict is Verdict.SKIP and row.reason.startswith(PREDICTED)}
     return [
         unrun(case, trial, Outcome.SKIPPED, f"{_SKIPPED}{reasons[case.id]}; procedure.try_anyway=true tries it")
         for case, trial in todo
