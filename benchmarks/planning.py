@@ -1,4 +1,4 @@
-"""The planner against published figures: predicted, published, signed error a row, median and worst; and what foretelling a large sweep takes."""
+"""The planner against published figures: predicted, published, signed error a row, median, worst; and what foretelling a large sweep takes."""
 
 from __future__ import annotations
 
