@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from benchmarks.jobs import jobs
 from wansweep.case import Case, Model, Task
-from wansweep.plan.packing import Job, simulate
+from wansweep.plan.job import Job
+from wansweep.plan.packing import simulate
 from wansweep.record import Record
 from wansweep.schedule.cluster import connect
 from wansweep.schedule.tuning import run_trials
@@ -43,28 +45,18 @@ def run() -> None:
 
 
 def _ratios(seed: int) -> tuple[float, float, float]:
-    jobs = _jobs(seed, CASES, median_s=55.0)
+    drawn = jobs(seed, CASES, median_s=55.0)
     draw = random.Random(seed)
-    took_s = {job.key: job.seconds * 2 ** draw.uniform(-1, 1) for job in jobs}
-    exact = simulate(jobs, NODE, exclusive=False)
-    noisy = simulate(jobs, NODE, exclusive=False, took_s=took_s)
-    return exact.makespan_s / exact.bound_s, noisy.makespan_s / noisy.bound_s, _in_order_s(jobs) / exact.bound_s
+    took_s = {job.key: job.seconds * 2 ** draw.uniform(-1, 1) for job in drawn}
+    exact = simulate(drawn, NODE, exclusive=False)
+    noisy = simulate(drawn, NODE, exclusive=False, took_s=took_s)
+    return exact.makespan_s / exact.bound_s, noisy.makespan_s / noisy.bound_s, _in_order_s(drawn) / exact.bound_s
 
 
-def _jobs(seed: int, count: int, *, median_s: float) -> list[Job]:
-    """Many small cases and few large ones, of log-normal length."""
-    draw = random.Random(seed)
-    sizes = [draw.choices([1, 2, 4, 8], [4, 3, 2, 1])[0] for _ in range(count)]
-    return [
-        Job(key=str(n), ranks=size, slots=size, seconds=median_s * draw.lognormvariate(0, 1), group=str(draw.randrange(3)))
-        for n, size in enumerate(sizes)
-    ]
-
-
-def _in_order_s(jobs: Sequence[Job]) -> float:
+def _in_order_s(drawn: Sequence[Job]) -> float:
     """Makespan when each starts as soon as it fits, and none before those declared before it."""
     now_s, free, ends = 0.0, 8.0, list[tuple[float, float]]()
-    for job in jobs:
+    for job in drawn:
         while job.slots > free:
             now_s, slots = heapq.heappop(ends)
             free += slots
@@ -114,8 +106,8 @@ def _by_hand_s() -> float:
 
 def _real() -> None:
     """The same trials foretold and run, on a Ray cluster of eight logical GPUs."""
-    jobs = _jobs(0, REAL_CASES, median_s=REAL_WORK_S)
-    cases = [_case(job.key, gpus=job.ranks, seconds=job.seconds) for job in jobs]
+    drawn = jobs(0, REAL_CASES, median_s=REAL_WORK_S)
+    cases = [_case(job.key, gpus=job.ranks, seconds=job.seconds) for job in drawn]
     begin_s = time.perf_counter()
     clock = _swept(cases, exclusive=False)
     records = [record for _, record in clock.records]
@@ -125,7 +117,7 @@ def _real() -> None:
     known = [Job(key=case.name, ranks=case.gpus, slots=case.gpus, seconds=took_s[case.name], group="") for case in cases]
     foretold = simulate(known, NODE, exclusive=False)
     beyond_s = statistics.mean(record.wall_s - float(record.case.prompt) for record in records)
-    idle_s = (real_s - foretold.makespan_s) * sum(NODE.values()) / sum(job.slots for job in jobs)
+    idle_s = (real_s - foretold.makespan_s) * sum(NODE.values()) / sum(job.slots for job in drawn)
     slots = sum(NODE.values())
     print(f"{len(records)} real trials that only sleep, on {slots:g} logical GPUs: {real_s:.1f} s; each {beyond_s:.2f} s beyond its sleep")
     print(

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.conftest import make_case
 from tests.plan.cases import five, large
+from tests.tables.test_calibration import measured
 from wansweep import cli
 from wansweep.config import read_request
 from wansweep.errors import ConfigError
-from wansweep.forecast import calibrated, card_of, unfit
+from wansweep.forecast import calibrated, card_of, here, unfit
 from wansweep.levers import Offload
 from wansweep.plan.planner import plan
 from wansweep.plan.rates import Calibration
@@ -50,6 +52,33 @@ def test_calibrating_needs_a_card_and_a_run_folder() -> None:
     assert calibrated(None, AUTO) == (Calibration(), [])
     with pytest.raises(ConfigError, match="hardware=auto is no card to calibrate"):
         calibrated(Path("somewhere"), AUTO)
+
+
+def test_a_run_folder_on_the_same_card_corrects_a_later_plan_and_shows_the_gain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["+sweep=offload", "hardware=h100", "weights=random", "sweep.only=[t2v_a14b-1280x720x81-s40-model]"]
+    folder = cli._run_folder(read_request([*asked, f"reports={tmp_path}"]))
+    for case in (large(offload=Offload.EXPERT), large(frames=17), large(frames=49), five()):
+        folder.append(measured(case))
+    assert cli.main(["plan", *asked, "format=json"]) == 0
+    before = json.loads(capsys.readouterr().out)[0]["predicted_step_s"]
+    assert cli.main(["plan", *asked, f"calibrate={folder.path}", "format=json"]) == 0
+    after = json.loads(capsys.readouterr().out)[0]["predicted_step_s"]
+    assert after != pytest.approx(before, rel=0.02)
+    assert cli.main(["plan", *asked, f"calibrate={folder.path}"]) == 0
+    told = capsys.readouterr().out
+    assert "Calibrated on 4 trials: matmul x0.800, attention x1.300" in told
+    assert "On the half that was held out:" in told
+    assert cli.main(["plan", *asked, "hardware=l4", f"calibrate={folder.path}"]) == cli.WRONG
+    assert "no trial that ended ok on NVIDIA L4" in capsys.readouterr().err
+
+
+def test_an_unknown_gpu_gives_a_warning_and_no_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = SimpleNamespace(name="NVIDIA GeForce RTX 4090 D")
+    monkeypatch.setattr("wansweep.telemetry.environment.environment", lambda: SimpleNamespace(gpus=(gpu,)))
+    hardware, warning = here(AUTO)
+    assert hardware == AUTO
+    assert "NVIDIA GeForce RTX 4090 D is not one known GPU" in warning
+    assert "hardware=rtx4090" in warning
 
 
 def test_a_folder_without_a_plan_has_no_predictions(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from wansweep import config
 from wansweep.case import Model, Preset
 from wansweep.config import read_request, sweep_names
 from wansweep.errors import ConfigError
@@ -55,6 +56,15 @@ def test_labels_say_the_group_and_named_cases_keep_their_names(whole: Sweep) -> 
 def test_a_base_override_is_laid_over_the_cases_of_every_group() -> None:
     assert {case.steps for case in full("base.steps=3", "weights=tiny").cases} == {3}
     assert {case.offload for case in full("base.offload=model").cases} == {Offload.MODEL}
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["base.steps=3", "weights=random"], ["procedure=careful", 'base.prompt="a, b: [x]"'], ["~base.seed"]]
+)
+def test_groups_composed_together_are_what_each_is_by_itself(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    together = full(*overrides)
+    monkeypatch.setattr(config, "_stands_alone", lambda name, config_dir: False)
+    assert full(*overrides) == together
 
 
 def test_a_model_chooses_among_the_cases_of_the_groups(whole: Sweep) -> None:

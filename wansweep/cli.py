@@ -95,7 +95,7 @@ def plan(arguments: Sequence[str]) -> int:
         print(json.dumps([row.as_row() for row in rows], ensure_ascii=False))
         return OK
     sweep = replace(request.sweep, hardware=hardware)
-    whole = outlook(rows, hardware, repeats=sweep.procedure.repeats)
+    whole = outlook(rows, hardware, repeats=sweep.procedure.repeats, exclusive=sweep.cluster.exclusive)
     print(plan_table.render(sweep, rows, whole, [*learnt, *([unpredicted] if unpredicted else [])]), end="")
     return OK
 

@@ -6,22 +6,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wansweep.case import Case
 from wansweep.errors import ConfigError
 from wansweep.hardware import GPUS, find
 from wansweep.plan.packing import Predicted
-from wansweep.plan.planner import PlannedCase, Verdict, plan
+from wansweep.plan.planner import PREDICTED, PlannedCase, Verdict, plan
 from wansweep.plan.rates import Calibration
 from wansweep.plan.stack import STACKS
 from wansweep.record import Outcome, Record, unrun
-from wansweep.store import RunFolder, open_folder, write_atomic
 from wansweep.sweep import Hardware, Sweep
+
+if TYPE_CHECKING:
+    from wansweep.store import RunFolder
 
 # How the reason of a case begins that was not tried for its prediction.
 _SKIPPED = "predicted: "
-# Reasons that a prediction gives, as `plan.planner` begins them; other reasons to skip are the scheduler's to find.
-_PREDICTED = ("will not fit", "dominated")
 
 
 def card_of(hardware: Hardware, device_names: Sequence[str | None]) -> Hardware:
@@ -57,6 +58,7 @@ def calibrated(run_dir: Path | None, hardware: Hardware) -> tuple[Calibration, l
     """
     if run_dir is None:
         return Calibration(), []
+    from wansweep.store import open_folder
     from wansweep.tables.calibration import calibrate
 
     if hardware.name not in GPUS:
@@ -71,6 +73,8 @@ def calibrated(run_dir: Path | None, hardware: Hardware) -> tuple[Calibration, l
 
 def foretell(sweep: Sweep, folder: RunFolder) -> list[PlannedCase]:
     """The sweep's plan on the card that it runs on, kept in its folder."""
+    from wansweep.store import write_atomic
+
     hardware = card_of(replace(sweep.hardware, name="auto"), [gpu.name for gpu in folder.environment().gpus])
     rows = plan(sweep.cases, hardware if hardware.name in GPUS else sweep.hardware, stack=STACKS["diffusers"])
     write_atomic(folder.plan, json.dumps([row.as_row() for row in rows], ensure_ascii=False).encode())
@@ -89,7 +93,7 @@ def lengths(rows: Sequence[PlannedCase]) -> dict[str, Predicted]:
 
 def unfit(rows: Sequence[PlannedCase], todo: Sequence[tuple[Case, int]]) -> list[Record]:
     """Records of the trials that are not tried, each with the prediction as its witness."""
-    reasons = {row.case.id: row.reason for row in rows if row.verdict is Verdict.SKIP and row.reason.startswith(_PREDICTED)}
+    reasons = {row.case.id: row.reason for row in rows if row.verdict is Verdict.SKIP and row.reason.startswith(PREDICTED)}
     return [
         unrun(case, trial, Outcome.SKIPPED, f"{_SKIPPED}{reasons[case.id]}; procedure.try_anyway=true tries it")
         for case, trial in todo

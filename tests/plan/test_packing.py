@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import make_case
-from wansweep.plan.packing import Job, Packer, Schedule, guessed_s, in_order, simulate, weights_group
+from wansweep.plan.job import Job
+from wansweep.plan.packing import Packer, Schedule, guessed_s, simulate, weights_group
+from wansweep.plan.waiting import Waiting, in_order
 
 EIGHT = {"a": 8.0}
 JOBS = st.lists(st.tuples(st.sampled_from([1, 2, 4, 8]), st.floats(0.5, 500.0), st.sampled_from("xyz")), min_size=1, max_size=40)
@@ -73,7 +75,7 @@ def test_a_smaller_trial_overtakes_the_head_only_where_it_does_not_delay_it() ->
     packer.add([job("long", 7, 100)])
     assert packer.start(0.0)
     packer.add([job("head", 8, 300), job("fits the gap", 1, 90), job("too long", 1, 101)])
-    packer.waiting.sort(key=lambda one: ["head", "too long", "fits the gap"].index(one.key))
+    assert [one.key for one in packer.waiting] == ["head", "too long", "fits the gap"]
     taken = packer.start(5.0)
     assert taken is not None
     assert taken.job.key == "fits the gap"
@@ -148,6 +150,34 @@ def test_a_node_that_is_gone_gets_nothing_more() -> None:
     third = packer.start(5.0)
     assert third is not None
     assert third.nodes[0] == second.nodes[0]
+
+
+def test_what_no_node_can_hold_waits_and_holds_nothing_up() -> None:
+    packer = Packer(nodes={"a": 8.0, "b": 4.0}, exclusive=False)
+    packer.add([job("wide", 8, 100), job("narrow", 4, 1)])
+    packer.nodes = {"b": 4.0}
+    assert packer.start(0.0).job.key == "narrow"
+    packer.finish("narrow", 1.0)
+    assert packer.start(1.0) is None
+    packer.nodes = {"a": 8.0, "b": 4.0}
+    assert packer.start(2.0).job.key == "wide"
+
+
+@given(JOBS, st.lists(st.floats(0.0, 600.0), min_size=1, max_size=8))
+def test_the_waiting_stand_as_sorting_all_of_them_each_time_would_put_them(drawn: list[tuple[int, float, str]], lefts: list[float]) -> None:
+    jobs = in_order(jobs_of(drawn))
+    waiting, plain = Waiting(jobs), list(jobs)
+    for number, left_s in enumerate(lefts):
+        waiting.urge(left_s)
+        plain.sort(key=lambda one: (0.0, 0.0) if one.seconds < left_s else (-1.0, -one.seconds))
+        assert list(waiting) == plain
+        for form in waiting.forms:
+            limit_s = 50.0 * number
+            found = waiting.first({form: limit_s})
+            assert found == next((one for one in plain if one.form == form and one.seconds <= limit_s), None)
+        if plain:
+            waiting.remove(gone := plain.pop(number % len(plain)))
+            assert gone not in list(waiting)
 
 
 def test_cases_that_read_the_same_weights_are_a_group_and_more_work_is_longer() -> None:

@@ -8,6 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from wansweep.case import Model
 from wansweep.levers import Dtype
+from wansweep.plan import trace
 from wansweep.plan.architecture import ARCHITECTURES
 from wansweep.plan.trace import trace_text_encoder, trace_transformer, trace_vae, traced
 from wansweep.plan.weights import transformer_bytes
@@ -64,6 +65,22 @@ def test_a_transformer_allocates_what_is_known_of_it(model: Model, size: tuple[i
     assert found.peak_bytes / GIB == pytest.approx(gib, rel=0.01)
     # Rotary tables are buffers.
     assert found.weight_bytes == pytest.approx(transformer_bytes(numbers, Dtype.BF16), rel=1e-3)
+
+
+def test_a_trace_is_the_same_when_torch_is_asked_for_every_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    vae = ARCHITECTURES[Model.T2V_A14B].vae
+    numbers = ARCHITECTURES[Model.TI2V_5B].transformer
+
+    def traces() -> list[object]:
+        return [
+            trace_vae(vae, (2, 8, 12), encode=False, dtype=Dtype.FP32),
+            trace_vae(vae, (2, 8, 12), encode=True, dtype=Dtype.BF16),
+            trace_transformer(numbers, (2, 8, 12), batch=1, dtype=Dtype.BF16, text_tokens=512),
+        ]
+
+    remembered = traces()
+    monkeypatch.setattr(trace, "_only_makes", lambda func: False)
+    assert traces() == remembered
 
 
 def test_t5_allocates_next_to_nothing_beside_its_weights() -> None:

@@ -9,7 +9,11 @@ import pytest
 from tests.conftest import make_a14b, make_case
 from tests.makers import make_record, make_stages, missing, on_gpu, sampled, with_figures
 from tests.report.test_markdown import report
+from wansweep.config import read_request
 from wansweep.record import Figure, Outcome, Record, SamplerFacts, StageKind, Timing
+from wansweep.report.markdown import render
+from wansweep.tables.results import tabulate
+from wansweep.telemetry.environment import environment
 from wansweep.units import GIB
 
 STEP = StageKind.STEP_INFERENCE
@@ -151,3 +155,44 @@ def test_a_case_that_failed_shows_the_end_of_its_log() -> None:
     failed = replace(make_record(make_case(label="ti2v_5b"), outcome=Outcome.CRASH, reason="rank 1: it died"), log_tail=("one | two", "```"))
     assert "### Log of the Rank that Failed\n\n````text\none | two\n```\n````" in report([failed])
     assert "Log of the Rank" not in report([run()])
+
+
+def told_beside(record: Record, **foretold: object) -> str:
+    """The lines on a case of which a plan said that."""
+    plan = {"verdict": "run", "reason": "", "predicted_total_s": None, "predicted_step_s": None, "predicted_peak_bytes": None, **foretold}
+    sweep = replace(read_request(["+sweep=quick"]).sweep, cases=(record.case,))
+    text = render(tabulate(sweep, environment(), [record], (), {record.case.id: plan}))
+    return "\n".join(line for line in text.splitlines() if line.startswith(("- **Predicted", "- **Prediction")))
+
+
+FORETOLD = {"predicted_total_s": 9.3, "predicted_step_s": 1.5, "predicted_peak_bytes": 3 * GIB}
+
+
+def test_every_case_shows_what_was_predicted_beside_what_was_measured() -> None:
+    ran = told_beside(run(STEP, peak_allocated_bytes=3 * GIB), **FORETOLD)
+    assert ran == "- **Predicted**: time 9.30 s (measured 7.75 s, +20.0 %), step 1.500 s (measured 1.000 s, +50.0 %), " + (
+        "peak 3.00 GiB (measured 3.00 GiB, +0.0 %)"
+    )
+    for outcome in (Outcome.SKIPPED, Outcome.CRASH, Outcome.INVALID):
+        left = told_beside(make_record(make_case(), outcome=outcome, reason="why", stages=()), **FORETOLD)
+        assert left == "- **Predicted**: time 9.30 s (measured n/a), step 1.500 s (measured n/a), peak 3.00 GiB (measured n/a)"
+    mini = told_beside(run(STEP))
+    assert mini.startswith("- **Predicted**: time n/a (measured 7.75 s), step n/a (measured 1.000 s), peak n/a (measured n/a); ")
+    assert "nothing is predicted of miniatures" in mini
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "peak_gib", "wrong"),
+    [
+        (Outcome.OOM, "", 3, "it was to fit, and ran out of memory"),
+        (Outcome.OOM, "will not fit by 1.0 GiB", 3, ""),
+        (Outcome.OK, "will not fit by 1.0 GiB", 3, "it was not to run (will not fit by 1.0 GiB), and did"),
+        (Outcome.OK, "", 4, "the peak is off by more than the 5 % that the plan claims"),
+        (Outcome.OK, "", 3, ""),
+        (Outcome.CRASH, "", 4, ""),
+    ],
+)
+def test_a_prediction_that_was_wrong_is_said_aloud(outcome: Outcome, reason: str, peak_gib: int, wrong: str) -> None:
+    ran = run(STEP, peak_allocated_bytes=3 * GIB)
+    text = told_beside(replace(ran, outcome=outcome), **{**FORETOLD, "predicted_peak_bytes": peak_gib * GIB, "reason": reason})
+    assert text.partition("\n")[2] == (f"- **Prediction was wrong**: {wrong}" if wrong else "")

@@ -1,21 +1,18 @@
 """The sweep as a whole: GPU-hours, wall time on so many GPUs in the order that the scheduler takes, cost, and what gives way first.
 
-Up to `PACKED` trials the scheduler's own packer is run on predicted lengths. Beyond that its order is kept and each trial starts on the fullest
-node that holds it, as soon as one does; nothing overtakes, so the wall time is no shorter than the packer's.
+The scheduler's own packer is run on predicted lengths, whatever the sweep's size.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wansweep.plan.packing import Job, in_order, simulate, weights_group
+from wansweep.plan.job import Job
+from wansweep.plan.packing import simulate, weights_group
 from wansweep.plan.planner import PlannedCase, Verdict
 from wansweep.sweep import Hardware
 
-PACKED = 400
 GPUS_A_NODE = 8
 # Trials that Tune starts a second with 16 placement groups pending (16 cases in 22.9 s, ray 2.60; schedule/cluster.py).
 STARTS_PER_S = 16 / 22.9
@@ -48,8 +45,8 @@ class Outlook:
     first: str
 
 
-def outlook(rows: Sequence[PlannedCase], hardware: Hardware, *, repeats: int) -> Outlook | None:
-    """The sweep on that hardware; null where no length is predicted."""
+def outlook(rows: Sequence[PlannedCase], hardware: Hardware, *, repeats: int, exclusive: bool) -> Outlook | None:
+    """The sweep on that hardware, of which a trial has a node for itself or shares it; null where no length is predicted."""
     running = [row for row in rows if row.verdict is Verdict.RUN]
     known = [(row, row.predicted_total_s) for row in running if row.predicted_total_s is not None]
     if not known:
@@ -61,12 +58,8 @@ def outlook(rows: Sequence[PlannedCase], hardware: Hardware, *, repeats: int) ->
     ]
     nodes = _nodes(hardware.gpus)
     work_s = sum(job.slots * job.seconds for job in jobs)
-    if len(jobs) <= PACKED:
-        schedule = simulate(jobs, nodes, exclusive=False)
-        wall_s, bound_s = schedule.makespan_s, schedule.bound_s
-    else:
-        wall_s = _listed_s(in_order(jobs), nodes)
-        bound_s = max(work_s / hardware.gpus, *(job.seconds for job in jobs))
+    schedule = simulate(jobs, nodes, exclusive=exclusive)
+    wall_s, bound_s = schedule.makespan_s, schedule.bound_s
     host = max((row.predicted_host_bytes or 0) * (min(GPUS_A_NODE, hardware.gpus) // row.case.gpus or 1) for row, _ in known)
     return Outlook(
         trials=len(jobs),
@@ -77,7 +70,7 @@ def outlook(rows: Sequence[PlannedCase], hardware: Hardware, *, repeats: int) ->
         utilisation=work_s / (hardware.gpus * wall_s),
         cost=None if hardware.price_per_gpu_hour is None else hardware.gpus * wall_s / 3600 * hardware.price_per_gpu_hour,
         node_host_bytes=host,
-        first=_first(jobs, wall_s, bound_s),
+        first=_first(jobs, wall_s, bound_s, alone_s=work_s / hardware.gpus if exclusive else None),
     )
 
 
@@ -87,37 +80,16 @@ def _nodes(gpus: int) -> dict[str, float]:
     return {f"node{index:04}": float(count) for index, count in enumerate([GPUS_A_NODE] * full + [rest] * (rest > 0))}
 
 
-def _listed_s(jobs: Sequence[Job], nodes: dict[str, float]) -> float:
-    """Wall time when each starts in order, on the fullest node that holds it."""
-    by_free: defaultdict[int, list[str]] = defaultdict(list)
-    free = {node: int(slots) for node, slots in nodes.items()}
-    for node, slots in free.items():
-        by_free[slots].append(node)
-    ends: list[tuple[float, str, int]] = []
-    now_s = last_s = 0.0
-    for job in jobs:
-        need = int(job.slots)
-        while not any(by_free[count] for count in range(need, GPUS_A_NODE + 1)):
-            now_s, node, freed = heapq.heappop(ends)
-            by_free[free[node]].remove(node)
-            free[node] += freed
-            by_free[free[node]].append(node)
-        node = by_free[next(count for count in range(need, GPUS_A_NODE + 1) if by_free[count])].pop()
-        free[node] -= need
-        by_free[free[node]].append(node)
-        heapq.heappush(ends, (now_s + job.seconds, node, need))
-        last_s = max(last_s, now_s + job.seconds)
-    return last_s
-
-
-def _first(jobs: Sequence[Job], wall_s: float, bound_s: float) -> str:
-    """The nearest limit: trial starts, the longest trial, or neither."""
+def _first(jobs: Sequence[Job], wall_s: float, bound_s: float, *, alone_s: float | None) -> str:
+    """The nearest limit: trial starts, the longest trial, that each has a node for itself (what the work takes where not), or none of these."""
     starts = len(jobs) / wall_s
     longest_s = max(job.seconds for job in jobs)
     if starts > STARTS_PER_S and len(jobs) > 16:
         return f"trial starts: {starts:.1f} a second are wanted, {STARTS_PER_S:.1f} were measured; run several sweeps, or longer cases"
     if longest_s > 0.9 * wall_s:
         return f"the longest trial ({longest_s:.0f} s of {wall_s:.0f} s): more GPUs do not shorten the sweep"
+    if alone_s is not None and wall_s > 1.1 * alone_s:
+        return "one trial a node (cluster.exclusive=true): GPUs beside smaller cases are idle; cluster.exclusive=false shares nodes"
     if wall_s > 1.1 * bound_s:
         return "packing: cases of several GPUs leave some idle; a number of GPUs that they divide wastes less"
     return "the GPUs: twice as many would take half the time"

@@ -9,19 +9,22 @@ trials that ended.
 from __future__ import annotations
 
 import heapq
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from wansweep.case import Case
 from wansweep.plan.flops import case_flop
+from wansweep.plan.job import Job, Start
+from wansweep.plan.places import Places
+from wansweep.plan.waiting import Waiting, in_order
 
-# Ray counts resources in ten-thousandths.
-_EPSILON = 1e-4
 # What a GPU does in a second where nothing better is known. Only ratios matter until a trial has ended, and its length gives the scale.
 _GUESSED_FLOPS = 1e14
 # A trial that takes this share of the time that is left, if all GPUs were busy to the end, goes first.
 URGENCY = 0.5
+# A trial that is foretold to end with the head's reservation is not held back by the last digit of a sum.
+_TOLERANCE = 1 + 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,49 +38,6 @@ class Predicted:
 
     total_s: float
     peak_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """A trial as the packer sees it.
-
-    Attributes:
-        key: Names the trial; unique.
-        ranks: Of its gang.
-        slots: What it takes of a node's: GPUs, or CPUs on a cluster without any.
-        seconds: Predicted length.
-        group: Trials with the same one read the same weights, and run one after the other.
-        straddles: May be spread over nodes when none can hold it.
-        peak_bytes: Predicted peak of a GPU; 0 where nothing is known.
-    """
-
-    key: str
-    ranks: int
-    slots: float
-    seconds: float
-    group: str = ""
-    straddles: bool = False
-    peak_bytes: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
-    """A trial that starts.
-
-    Attributes:
-        nodes: Name of the node of each rank.
-        start_s: When.
-    """
-
-    job: Job
-    nodes: tuple[str, ...]
-    start_s: float
-
-    @property
-    def takes(self) -> dict[str, float]:
-        """Slots it takes of each node."""
-        share = self.job.slots / self.job.ranks
-        return {node: ranks * share for node, ranks in Counter(self.nodes).items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,128 +65,159 @@ def guessed_s(case: Case) -> float:
     return case_flop(case).total_flop / case.gpus / _GUESSED_FLOPS
 
 
-def in_order(jobs: Iterable[Job]) -> list[Job]:
-    """Groups with the most work first; within them the largest, the least memory, the longest; equals as they came.
-
-    Least memory before length, because one that does not fit spares all that need no less.
-    """
-    found = list(jobs)
-    work: defaultdict[str, float] = defaultdict(float)
-    for job in found:
-        work[job.group] += job.slots * job.seconds
-    return sorted(found, key=lambda job: (-work[job.group], job.group, -job.slots, job.peak_bytes, -job.seconds))
-
-
-@dataclass(kw_only=True)
 class Packer:
     """Trials that wait and that run, on nodes.
 
-    Attributes:
-        nodes: Slots of each node by its name. May be replaced when nodes come or go.
+    Args:
+        nodes: Slots of each node by its name.
         exclusive: At most one trial a node.
+
+    Attributes:
         waiting: In the order in which they should start.
         running: By key.
     """
 
-    nodes: Mapping[str, float]
-    exclusive: bool
-    waiting: list[Job] = field(default_factory=list)
-    running: dict[str, Start] = field(default_factory=dict)
-    _expected_s: float = 0.0
-    _took_s: float = 0.0
+    def __init__(self, *, nodes: Mapping[str, float], exclusive: bool) -> None:
+        self.waiting = Waiting()
+        self.running: dict[str, Start] = {}
+        self._exclusive = exclusive
+        self._places = Places(nodes, exclusive=exclusive)
+        self._ahead = _Ahead()
+        self._work_s = 0.0
+        self._expected_s = 0.0
+        self._took_s = 0.0
+
+    @property
+    def nodes(self) -> Mapping[str, float]:
+        """Slots of each node by its name."""
+        return self._places.nodes
+
+    @nodes.setter
+    def nodes(self, nodes: Mapping[str, float]) -> None:
+        """Nodes come and go."""
+        if nodes != self._places.nodes:
+            self._places = Places(nodes, exclusive=self._exclusive, running=self.running.values())
 
     def add(self, jobs: Iterable[Job]) -> None:
         """Put jobs among those that wait."""
-        self.waiting = in_order([*self.waiting, *jobs])
+        self._wait(Waiting(in_order([*self.waiting, *jobs])))
+
+    def drop(self, keys: Container[str]) -> None:
+        """Take jobs from those that wait."""
+        self._wait(self.waiting.without(keys))
+
+    def clear(self) -> None:
+        """Let none wait."""
+        self._wait(Waiting())
 
     def start(self, now_s: float) -> Start | None:
         """The next trial that starts now; null when none can, or none should because it would delay the head."""
-        if not self.waiting:
+        # What no node can hold waits for one that may come back, and holds nothing up.
+        forms = [form for form in self.waiting.forms if self._places.holds(form)]
+        if not forms:
             return None
         self._advance_the_urgent(now_s)
-        free = self._free(self.running.values())
-        head = self.waiting[0]
-        if nodes := self._place(head, free):
+        head = self.waiting.first(dict.fromkeys(forms, math.inf))
+        assert head is not None
+        if nodes := self._places.place(head.form):
             return self._started(head, nodes, now_s)
-        shadow_s, later = self._reservation(head, now_s)
-        for job in self.waiting[1:]:
-            if not (nodes := self._place(job, free)):
-                continue
-            trial = Start(job=job, nodes=nodes, start_s=now_s)
-            in_time = now_s + job.seconds * self._scale <= shadow_s
-            if in_time or self._place(head, self._free([*later, trial])):
-                return self._started(job, nodes, now_s)
-        return None
+        placed = {form: nodes for form in forms if (nodes := self._places.place(form))}
+        end = self._places.next_for(head.form, self._scale) if placed else None
+        if end is None:
+            return None
+        # Until the head's place is there, or as long as it likes beside it.
+        left_s = _TOLERANCE * max(0.0, end[0] - now_s) / self._scale
+        beside = {form: self._places.room_after(head.form, end, form, nodes) for form, nodes in placed.items()}
+        job = self.waiting.first({form: math.inf if free else left_s for form, free in beside.items()})
+        return self._started(job, placed[job.form], now_s) if job else None
 
     def finish(self, key: str, now_s: float, *, learn: bool = True) -> None:
         """A trial is over; its length corrects the scale of the predictions unless an accident ended it."""
         start = self.running.pop(key, None)
-        if start is not None and learn:
+        if start is None:
+            return
+        self._places.give(start)
+        self._ahead.give(start)
+        if learn:
             self._expected_s += start.job.seconds
             self._took_s += now_s - start.start_s
 
     def could_hold(self, job: Job) -> bool:
         """Whether the nodes could hold the job if nothing else ran."""
-        return self._place(job, self.nodes) is not None
+        return self._places.holds(job.form)
 
     def _advance_the_urgent(self, now_s: float) -> None:
         """Put first whatever would outlast all the rest if it waited: a long trial of one GPU must not be left for the end."""
-        if self.exclusive and len(self.nodes) == 1:
+        if self._exclusive and len(self.nodes) == 1:
             return  # one after the other: no order is shorter
-        rest = sum(self._work(job) for job in self.waiting)
-        rest += sum((self._end_s(start, now_s) - now_s) / self._scale * self._share(start.job) for start in self.running.values())
-        slots = len(self.nodes) if self.exclusive else sum(self.nodes.values())
-        left_s = URGENCY * rest / slots if slots else 0.0
-        self.waiting.sort(key=lambda job: (0.0, 0.0) if job.seconds < left_s else (-1.0, -job.seconds))
+        slots = len(self.nodes) if self._exclusive else sum(self.nodes.values())
+        share = URGENCY / slots if slots else 0.0
+        if not self.waiting.may_urge(share * self._work_s):
+            return  # none is so long, even if all that runs ended now
+        self.waiting.urge(share * (self._work_s + self._ahead.left(now_s, self._scale)))
 
     def _share(self, job: Job) -> float:
         """What the job takes while it runs: slots, or a whole node."""
-        return 1.0 if self.exclusive else job.slots
+        return 1.0 if self._exclusive else job.slots
 
-    def _work(self, job: Job) -> float:
-        return job.seconds * self._share(job)
+    def _wait(self, waiting: Waiting) -> None:
+        self.waiting = waiting
+        self._work_s = sum(job.seconds * self._share(job) for job in waiting)
 
     @property
     def _scale(self) -> float:
-        """Real seconds a predicted one."""
-        return self._took_s / self._expected_s if self._expected_s > 0 and self._took_s > 0 else 1.0
+        """Real seconds a predicted one; to nine digits, so that what took as long as predicted leaves it at 1."""
+        return round(self._took_s / self._expected_s, 9) or 1.0 if self._expected_s > 0 else 1.0
 
     def _started(self, job: Job, nodes: tuple[str, ...], now_s: float) -> Start:
+        start = Start(job=job, nodes=nodes, start_s=now_s)
         self.waiting.remove(job)
-        self.running[job.key] = Start(job=job, nodes=nodes, start_s=now_s)
-        return self.running[job.key]
+        self._work_s = self._work_s - job.seconds * self._share(job) if self.waiting else 0.0
+        self.running[job.key] = start
+        self._places.take(start)
+        self._ahead.take(start, self._share(job))
+        return start
 
-    def _free(self, running: Iterable[Start]) -> dict[str, float]:
-        """Slots of each node that are free beside those trials; none of a node that an exclusive trial has."""
-        free = dict(self.nodes)
-        for start in running:
-            for node, slots in start.takes.items():
-                if node in free:
-                    free[node] = 0.0 if self.exclusive else free[node] - slots
-        return free
 
-    def _place(self, job: Job, free: Mapping[str, float]) -> tuple[str, ...] | None:
-        """The node of each rank: the fullest that holds them all, or several where the job may straddle and no node could ever hold it."""
-        fitting = [node for node, slots in free.items() if slots + _EPSILON >= job.slots]
-        if fitting:
-            return (min(fitting, key=lambda node: (free[node], node)),) * job.ranks
-        if not job.straddles or max(self.nodes.values(), default=0.0) >= job.slots:
-            return None
-        share = job.slots / job.ranks
-        places = [node for node in sorted(free, key=lambda node: (-free[node], node)) for _ in range(int((free[node] + _EPSILON) / share))]
-        return tuple(places[: job.ranks]) if len(places) >= job.ranks else None
+class _Ahead:
+    """Work that running trials have ahead of them, added up as they come and go."""
 
-    def _reservation(self, head: Job, now_s: float) -> tuple[float, list[Start]]:
-        """When the head can start at the latest, as far as is known, and what still runs then."""
-        ends = sorted(self.running.values(), key=lambda start: self._end_s(start, now_s))
-        for ended in range(1, len(ends) + 1):
-            if self._place(head, self._free(ends[ended:])):
-                return self._end_s(ends[ended - 1], now_s), ends[ended:]
-        return now_s, ends
+    def __init__(self) -> None:
+        self._shares: dict[str, tuple[Start, float]] = {}
+        self._ends: list[tuple[float, str]] = []
+        self._scale = 1.0
+        self._share = self._end_s = 0.0
 
-    def _end_s(self, start: Start, now_s: float) -> float:
-        """Expected end; one that is late is expected now, so that nothing more overtakes the head on its account."""
-        return max(now_s, start.start_s + start.job.seconds * self._scale)
+    def take(self, start: Start, share: float) -> None:
+        """A trial begins that takes such a share while it runs."""
+        self._shares[start.job.key] = start, share
+        self._add(start, share)
+
+    def give(self, start: Start) -> None:
+        """A trial is over."""
+        _, share = self._shares.pop(start.job.key)
+        self._share -= share
+        self._end_s -= share * self._end(start)
+
+    def left(self, now_s: float, scale: float) -> float:
+        """Predicted seconds ahead, each trial's times its share, at so many real seconds a predicted one; one that is late has none."""
+        if scale != self._scale:
+            self._scale, self._share, self._end_s, self._ends = scale, 0.0, 0.0, []
+            for start, share in self._shares.values():
+                self._add(start, share)
+        while self._ends and self._ends[0][1] not in self._shares:
+            heapq.heappop(self._ends)
+        if self._ends and self._ends[0][0] < now_s:
+            return sum(max(0.0, self._end(start) - now_s) * share for start, share in self._shares.values()) / scale
+        return max(0.0, self._end_s - now_s * self._share) / scale
+
+    def _add(self, start: Start, share: float) -> None:
+        self._share += share
+        self._end_s += share * self._end(start)
+        heapq.heappush(self._ends, (self._end(start), start.job.key))
+
+    def _end(self, start: Start) -> float:
+        return start.start_s + start.job.seconds * self._scale
 
 
 def simulate(jobs: Sequence[Job], nodes: Mapping[str, float], *, exclusive: bool, took_s: Mapping[str, float] | None = None) -> Schedule:
@@ -246,7 +237,7 @@ def simulate(jobs: Sequence[Job], nodes: Mapping[str, float], *, exclusive: bool
             starts.append(start)
             heapq.heappush(ends, (now_s + real_s[start.job.key], start.job.key))
         if not ends:
-            job = packer.waiting[0]
+            job = next(iter(packer.waiting))
             raise ValueError(f"job {job.key}: slots={job.slots:g} fit no node; the nodes have {dict(nodes)}")
         now_s, key = heapq.heappop(ends)
         packer.finish(key, now_s)

@@ -25,6 +25,8 @@ from wansweep.sweep import Hardware
 from wansweep.units import GIB
 
 Value = str | int | float | None
+# How reasons begin that a prediction gives; other reasons to skip are the scheduler's to find.
+PREDICTED = ("will not fit", "dominated")
 _CONTENT = "the cache decides by the content what it skips: no time is predicted"
 
 

@@ -6,13 +6,15 @@ is what they predict. `Calibration` corrects them by measurements of a run folde
 Sources:
     MAMF: largest bf16 product of any shape, ml-engineering compute/accelerator (A100 SXM 271.2, H100 SXM 794.5, B200 SXM 1745; fp8 1402.6
         on H100, 3432.5 on B200; TFLOP/s).
-    cuBLAS: 716 TFLOP/s for 8192 x 8192 x 8192 on an H100 SXM ("Outperforming cuBLAS on H100"), which is 0.90 of its MAMF; the share taken of
-        other data-centre cards' MAMF.
+    cuBLAS: bf16, H100 SXM, normally distributed values: 741.1 TFLOP/s for 6144 x 6144 x 6144, 797.8 for 8192 (pranjalssh/fast.cu, README,
+        kernel 0). The first is taken, as the size nearest to the experts' width of 5120; it is 0.93 of MAMF, the share taken of other
+        data-centre cards' MAMF.
     FA3: FlashAttention-3 (arXiv 2407.08608), figure 5, forward, head dimension 128, 16k, not causal, H100 SXM: FA3 648, cuDNN 595, FA2 370.
-    FA2: FlashAttention-2 (arXiv 2307.08691), figure 4, same shape, A100 SXM: 225 at most.
-    Sage: SageAttention (arXiv 2410.02367) and SageAttention2 (2411.10958): 340 and 481 operations/s on an RTX 4090, where FA2 has 165.
-    The cuBLAS, FA2 and Sage figures are cited from memory of those texts and have not been looked up again.
-    L20: cuBLAS half products reach 105 to 115 of 119.5 TFLOP/s on an Ada card that is not held back by power (HGEMM notes of LeetCUDA).
+    FA2: FlashAttention-2 (arXiv 2307.08691), figure 4, same shape, A100 SXM: 225 at most. Cited, not looked up again.
+    Sage: on an RTX 4090 SageAttention does about 2.1 times the operations a second of FA2 (arXiv 2410.02367v6, abstract), SageAttention2 about
+        3 times (2411.10958v4, abstract). FA2's own 165 TFLOP/s there are cited, not looked up again.
+    L20: cuBLAS half products reach 105 to 115 of 119.5 TFLOP/s on an Ada card that is not held back by power (DefTruth/CUDA-Learn-Notes,
+        hgemm/README.md).
 """
 
 from __future__ import annotations
@@ -89,7 +91,7 @@ class Family:
 
 
 _AMPERE = Family(
-    matmul=Reach(share=0.78),  # MAMF x cuBLAS
+    matmul=Reach(share=0.81),  # MAMF x cuBLAS
     flash=Reach(share=0.71),  # FA2
     cudnn=Reach(share=0.71),
     flash_3=Reach(share=0.71),
@@ -98,16 +100,16 @@ _AMPERE = Family(
 )
 _ADA = Family(
     matmul=Reach(share=0.92),  # L20
-    flash=Reach(share=0.95),  # Sage: FA2 has 165 of 165.2 on an RTX 4090, which boosts above the clock of the datasheet
+    flash=Reach(share=0.95),  # FA2 has 165 of 165.2 on an RTX 4090, which boosts above the clock of the datasheet
     cudnn=Reach(share=0.95),
     flash_3=Reach(share=0.95),
-    sage=Reach(share=2.0),  # Sage
+    sage=Reach(share=2.0),  # Sage: 2.1 times FA2
     convolution=Reach(share=0.60),  # assumed: implicit products of 27 taps with a transposition before
     # Full-rate cards of 72 to 350 W do not hold the datasheet's clock. Assumed from L4 boards, which reach 45 to 50 of 121 TFLOP/s.
     flop_per_j=0.70e12,
 )
 _HOPPER = Family(
-    matmul=Reach(share=0.93, ceiling=716e12),  # cuBLAS; the share binds on H20 alone
+    matmul=Reach(share=0.93, ceiling=741e12),  # cuBLAS; the share binds on H20 alone
     flash=Reach(share=0.60, ceiling=370e12),  # FA3; mma.sync issues 0.6 of what wgmma does
     cudnn=Reach(share=0.90, ceiling=595e12),  # FA3
     flash_3=Reach(share=0.93, ceiling=648e12),  # FA3
@@ -116,7 +118,7 @@ _HOPPER = Family(
     convolution=Reach(share=0.60, ceiling=213e12),
 )
 _BLACKWELL = Family(
-    matmul=Reach(share=0.70),  # MAMF x cuBLAS
+    matmul=Reach(share=0.72),  # MAMF x cuBLAS
     flash=Reach(share=0.20),  # FA2's mma.sync on sm_100; assumed
     cudnn=Reach(share=0.62),  # assumed, a little under it
     flash_3=Reach(share=0.70),  # assumed from what FlashAttention 4 is reported to reach: 1.6 PFLOP/s

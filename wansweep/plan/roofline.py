@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from wansweep.case import Case, Task
 from wansweep.hardware import Gpu
-from wansweep.levers import Cache, Compile, Offload, Quant, TextEncoder, Weights
+from wansweep.levers import Cache, Compile, Dtype, Offload, Quant, TextEncoder, Weights
 from wansweep.plan import rates as reach
 from wansweep.plan.architecture import Architecture
 from wansweep.plan.flops import forwards, step_experts, text_encoder_flop, transformer_flop, vae_decode_flop, vae_encode_flop
@@ -129,7 +129,7 @@ def times(
     step_s = None if share is None else per_step * max(share * forward.total_s, forward.copy_s if forward.overlaps else 0.0)
     return Times(
         load_s=_load(case, networks, traces, rate, gpu),
-        text_encode_s=_text_encode(case, networks, rate),
+        text_encode_s=_text_encode(case, networks, rate, stack),
         preprocess_s=_preprocess(case, networks, traces, rate),
         step_s=step_s,
         swap_s=_swaps(case, networks, rate),
@@ -269,8 +269,10 @@ def _swaps(case: Case, networks: Architecture, rate: Rates) -> float:
             return 0.0
 
 
-def _text_encode(case: Case, networks: Architecture, rate: Rates) -> float:
+def _text_encode(case: Case, networks: Architecture, rate: Rates, stack: Stack) -> float:
     flop = text_encoder_flop(networks.text_encoder) * forwards(case)
+    if stack.text_fp32_on_host:
+        return flop / rate.fp32 + text_encoder_bytes(networks.text_encoder, Dtype.FP32) / rate.pinned
     if case.text_encoder is TextEncoder.CPU:
         return flop / reach.CPU_FLOP_PER_S
     weights = text_encoder_bytes(networks.text_encoder, case.dtype, case.text_encoder_quant)

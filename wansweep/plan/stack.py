@@ -1,7 +1,8 @@
 """Whose code runs the networks: what it allocates and moves beside the products, and what surrounds its forwards.
 
 wansweep runs diffusers, which is traced (`plan.trace`). Published figures are often of other code; so that they can be predicted as what they
-are, and the formulas judged by them, two more stacks are described by counts of their operators. Nothing here is fitted to a time.
+are, and the formulas judged by them, three more stacks are described by counts of their operators and by where they keep what. Nothing here is
+fitted to a time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Stack:
         fp32_time_embedding: The time embedding is made for every token, in fp32, on every rank.
         attention: The kernel that it takes where the case says native; null for torch's choice.
         fsdp_fp32: FSDP keeps its shards as the checkpoint has them, in fp32, and shards T5 too.
+        text_fp32_on_host: T5 computes in fp32 and waits in pinned host memory, from where it comes for each video.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Stack:
     fp32_time_embedding: bool = False
     attention: Attention | None = None
     fsdp_fp32: bool = False
+    text_fp32_on_host: bool = False
 
 
 DIFFUSERS = Stack(name="diffusers")
@@ -49,7 +52,10 @@ OFFICIAL = Stack(
     attention=Attention.FLASH_3,
     fsdp_fp32=True,
 )
-# Engines with fused kernels for norm, modulation and rotary positions (LightX2V, sglang): each stream of tokens is read and written once a
+# Engines with fused kernels for norm, modulation and rotary positions (LightX2V): each stream of tokens is read and written once a
 # fused step, 16 times 2 bytes there and back, and the feed-forward's inner width once.
 FUSED = Stack(name="fused", moved_bytes=75.0, attention=Attention.FLASH_3)
-STACKS = {stack.name: stack for stack in (DIFFUSERS, OFFICIAL, FUSED)}
+# sglang has such kernels too. Its T5 is fp32 (python/sglang/multimodal_gen/configs/pipeline_configs/wan.py, text_encoder_precisions) and waits
+# on the host (runtime/server_args.py, _adjust_offload: text_encoder_cpu_offload for video, as of its PR 21248).
+SGLANG = Stack(name="sglang", moved_bytes=75.0, attention=Attention.FLASH_3, text_fp32_on_host=True)
+STACKS = {stack.name: stack for stack in (DIFFUSERS, OFFICIAL, FUSED, SGLANG)}

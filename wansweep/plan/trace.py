@@ -2,8 +2,9 @@
 
 A dispatch mode follows every storage from its making to its end, in blocks of the size that CUDA's allocator gives out, and adds up the bytes
 that kernels other than products and convolutions read and write. Attention counts as the one fused kernel it is on a GPU; traced as composed,
-it would hold the whole score matrix. Blocks of a kind cost the same, so two are traced and the rest is arithmetic. Not seen: workspaces of
-cuDNN and cuBLAS, and fragmentation; `plan.memory` has margins for them.
+it would hold the whole score matrix. Blocks of a kind cost the same, so two are traced and the rest is arithmetic; an operator whose inputs
+look like those of an earlier one gives what that one gave, without torch working out its shapes again. Not seen: workspaces of cuDNN and
+cuBLAS, and fragmentation; `plan.memory` has margins for them.
 
 Method: torch.utils._python_dispatch; held to 2 % of a real allocation on a CPU by tests/plan/test_trace.py.
 """
@@ -11,15 +12,15 @@ Method: torch.utils._python_dispatch; held to 2 % of a real allocation on a CPU 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from wansweep.levers import Dtype
 from wansweep.plan import networks
@@ -141,11 +142,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ign
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         """Run an operator and count it."""
-        out = func(*args, **(kwargs or {}))
-        read = {id(t.untyped_storage()): t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-        written = [t for t in tree_leaves(out) if isinstance(t, torch.Tensor)]
-        given = {t.untyped_storage()._cdata for t in read.values()}
-        fresh = any(t.untyped_storage()._cdata not in given for t in written)
+        kwargs = kwargs or {}
+        read = {t.untyped_storage()._cdata: t for t in _tensors((*args, *kwargs.values()))}
+        out = _result(func, args, kwargs) if any(t.is_meta for t in read.values()) else func(*args, **kwargs)
+        written = list(_tensors(out))
+        fresh = any(t.untyped_storage()._cdata not in read for t in written)
         name = str(func)
         # What makes no new storage and changes none is a view.
         if (fresh or func._schema.is_mutable) and "empty" not in name:
@@ -155,6 +156,86 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc,no-untyped-call,unused-ign
         for tensor in written:
             self.keep(tensor)
         return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """All of a tensor that decides what an operator on meta gives.
+
+    Attributes:
+        shape: Of the tensor.
+        stride: In elements.
+        dtype: Number format.
+        device: Meta, but for single numbers that a host keeps.
+    """
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @staticmethod
+    def of(tensor: torch.Tensor) -> _Look:
+        """How a tensor looks."""
+        return _Look(tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device)
+
+    def again(self) -> torch.Tensor:
+        """Another tensor that looks the same."""
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
+
+
+def _tensors(given: Any) -> Iterator[torch.Tensor]:  # noqa: ANN401
+    """The tensors of an operator's arguments, or of what it gave; operators take and give them plain and in lists."""
+    if isinstance(given, torch.Tensor):
+        yield given
+    elif isinstance(given, (list, tuple)):
+        for each in given:
+            yield from _tensors(each)
+
+
+def _frozen(given: Any) -> Any:  # noqa: ANN401
+    """An operator's arguments as a key."""
+    if isinstance(given, torch.Tensor):
+        return _Look.of(given)
+    if isinstance(given, (list, tuple)):
+        return tuple(map(_frozen, given))
+    return given
+
+
+def _thawed(given: Any) -> Any:  # noqa: ANN401
+    """The arguments of a key."""
+    if isinstance(given, _Look):
+        return given.again()
+    return [_thawed(each) for each in given] if isinstance(given, tuple) else given
+
+
+@cache
+def _only_makes(func: Any) -> bool:  # noqa: ANN401
+    """Whether an operator changes nothing and gives no view, by its schema."""
+    schema = func._schema
+    return not any(each.alias_info for each in (*schema.arguments, *schema.returns))
+
+
+@lru_cache(maxsize=None, typed=True)
+def _made(func: Any, names: tuple[str, ...], *given: Any) -> _Look | None:  # noqa: ANN401
+    """What an operator makes of arguments that look so, the last of them by name; null where that is not one new, whole tensor on meta."""
+    values = [_thawed(each) for each in given]
+    placed = len(values) - len(names)
+    out = func(*values[:placed], **dict(zip(names, values[placed:], strict=True)))
+    if not isinstance(out, torch.Tensor) or out.device.type != "meta":
+        return None
+    look = _Look.of(out)
+    # `_unsafe_view` gives a view of which its schema says nothing.
+    return look if "view" not in str(func) and look.again().untyped_storage().nbytes() == out.untyped_storage().nbytes() else None
+
+
+def _result(func: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
+    """What an operator gives; torch is asked once for arguments that look alike, since on meta their looks are all there is to them."""
+    if _only_makes(func):
+        look = _made(func, tuple(kwargs), *map(_frozen, (*args, *kwargs.values())))
+        if look is not None:
+            return look.again()
+    return func(*args, **kwargs)
 
 
 def _bytes(tensor: torch.Tensor) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -13,6 +13,7 @@ from wansweep.imported import Imported
 from wansweep.levers import Solver
 from wansweep.metrics import METRIC, STAGE_METRIC
 from wansweep.plan.memory import ERROR
+from wansweep.plan.planner import PREDICTED
 from wansweep.record import Outcome, Record, StageKind
 from wansweep.report import conditions, ranks
 from wansweep.report.cells import cell, figure, table
@@ -80,23 +81,40 @@ def _totals(results: Results, row: Row, record: Record | None, stages: pl.DataFr
 
 
 def _predicted(row: Row, results: Results) -> list[str]:
-    """The plan's figures with their errors, and a warning where memory was off by more than the plan claims; none without a plan."""
-    foretold = results.predictions.get(row["case_id"], {})
-    pairs = (("predicted_total_s", "total_s"), ("predicted_step_s", "step_s"), ("predicted_peak_bytes", "peak_allocated_bytes"))
-    known = [(name, error(foretold[name], row[measured])) for name, measured in pairs if foretold.get(name) is not None]
-    if not known:
+    """The plan's figures beside the measured ones, and a warning where it was wrong; none without a plan."""
+    foretold = results.predictions.get(row["case_id"])
+    if foretold is None:
         return []
-    told = [f"{METRIC[name].label.removeprefix('Predicted ')} {figure(row, name)}" + _off(off) for name, off in known]
-    lines = [f"- **Predicted**: {', '.join(told)}"]
-    if row["outcome"] == Outcome.OOM:
-        lines.append("- **Prediction was wrong**: it was to fit, and ran out of memory")
-    elif any(off is not None and abs(off) > ERROR for name, off in known if name == "predicted_peak_bytes"):
-        lines.append(f"- **Prediction was wrong**: the peak is off by more than the {100 * ERROR:.0f} % that the plan claims")
-    return lines
+    pairs = (("predicted_total_s", "total_s"), ("predicted_step_s", "step_s"), ("predicted_peak_bytes", "peak_allocated_bytes"))
+    told = [
+        f"{METRIC[name].label.removeprefix('Predicted ')} {figure(row, name)} (measured {figure(row, fact)}{_off(error(row[name], row[fact]))})"
+        for name, fact in pairs
+    ]
+    why = (
+        ""
+        if any(foretold.get(name) is not None for name, _ in pairs)
+        else "; nothing is predicted of miniatures and of GPUs that are not known"
+    )
+    wrong = _wrong(row, foretold)
+    return [f"- **Predicted**: {', '.join(told)}{why}", *([f"- **Prediction was wrong**: {wrong}"] if wrong else [])]
+
+
+def _wrong(row: Row, foretold: Mapping[str, Any]) -> str:
+    """In what the plan was wrong of a case that was tried; empty where it was right or cannot be judged."""
+    misfit = str(foretold.get("reason") or "").startswith(PREDICTED)
+    off = error(row["predicted_peak_bytes"], row["peak_allocated_bytes"])
+    match row["outcome"]:
+        case Outcome.OOM if not misfit and foretold.get("predicted_peak_bytes") is not None:
+            return "it was to fit, and ran out of memory"
+        case Outcome.OK if misfit:
+            return f"it was not to run ({cell(foretold['reason'])}), and did"
+        case Outcome.OK if off is not None and abs(off) > ERROR:
+            return f"the peak is off by more than the {100 * ERROR:.0f} % that the plan claims"
+    return ""
 
 
 def _off(off: float | None) -> str:
-    return "" if off is None else f" ({100 * off:+.1f} %)"
+    return "" if off is None else f", {100 * off:+.1f} %"
 
 
 def _energy(row: Row) -> str:

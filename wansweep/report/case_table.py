@@ -38,6 +38,8 @@ _FIGURES = (
     "tflops",
     "mfu_pct",
     "predicted_total_s",
+    "predicted_step_s",
+    "predicted_peak_bytes",
 )
 _COUNTS = ("steps", "gpus")
 NOT_RUN = "not run yet"

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from wansweep.case import Case
 from wansweep.plan.dominance import needs_no_less
-from wansweep.plan.packing import Job, Packer, Predicted, guessed_s, weights_group
+from wansweep.plan.job import Job
+from wansweep.plan.packing import Packer, Predicted, guessed_s, weights_group
 from wansweep.schedule.cluster import Capacity
 from wansweep.schedule.order import Order
 from wansweep.sweep import Cluster
@@ -149,9 +150,9 @@ class Queue:
         """Orders of other cases that need no less memory than one that ran out of it; they leave the queue."""
         jobs = {job.key: self._orders[job.key] for job in self._packer.waiting}
         gone = {key: order for key, order in jobs.items() if order.case != case and needs_no_less(order.case, case)}
-        self._packer.waiting = [job for job in self._packer.waiting if job.key not in gone]
+        self._packer.drop(gone)
         return list(gone.values())
 
     def clear(self) -> None:
         """Start no more."""
-        self._packer.waiting.clear()
+        self._packer.clear()
