@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
     todo = _unfinished(request, publisher.records)
     todo, predicted = _fitting(request, folder, publisher, todo)
     interrupted = _run_trials(request, folder, publisher, todo, predicted) if todo else False
-    results = publisher.render()
+    results = publisher.conclude(lambda line: print(line, file=sys.stderr))
     print(_for_terminal(terminal.render, results))
     print(f"report: {folder.report}")
     print(folder.path)
@@ -108,7 +108,7 @@ def report(arguments: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
     options = parser.parse_args(arguments)
     folder = open_folder(options.run_dir)
-    results = read_results(folder)
+    results = read_results(folder, measure=lambda line: print(line, file=sys.stderr))
     match options.format:
         case "md":
             from wansweep.report import markdown
@@ -301,12 +301,13 @@ def _run_folder(request: Request) -> RunFolder:
 
 def _unfinished(request: Request, records: Sequence[Record]) -> list[tuple[Case, int]]:
     """The trials (case, repeat) that have no record of an answer yet; a prediction is none where it is to be tried all the same."""
+    from wansweep import twins
     from wansweep.forecast import is_prediction
 
     anyway = request.sweep.procedure.try_anyway
     finished = {(record.case_id, record.trial) for record in records if record.outcome.is_answer and not (anyway and is_prediction(record))}
-    repeats = range(request.sweep.procedure.repeats)
-    return [(case, trial) for case in request.sweep.cases for trial in repeats if (case.id, trial) not in finished]
+    repeats = twins.repeats(request.sweep)
+    return [(case, trial) for case in request.sweep.cases for trial in range(repeats[case.id]) if (case.id, trial) not in finished]
 
 
 def _fitting(

@@ -40,6 +40,7 @@ class Procedure:
         timing: How stages are timed on a GPU.
         sample_period_s: Of the sampler process.
         try_anyway: Run cases that are predicted not to fit.
+        drift: Hold the videos of lossy cases against their lossless twins' (`twins`); of one trial: keep what that takes.
         hang_s: A rank that gives no sign of life for so long has hung, and its trial is ended.
         retries: How often a trial that was lost with its node is tried again elsewhere.
         convert: Convert weight files that are in another number format than the case once into the cache, instead of casting at every load.
@@ -57,6 +58,7 @@ class Procedure:
     retries: Annotated[int, Field(ge=0)] = 2
     convert: bool = True
     try_anyway: bool = False
+    drift: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
