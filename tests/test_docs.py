@@ -6,9 +6,19 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
+from tests.conftest import make_case
+from tests.makers import make_record
 from tests.runs import ROOT
 from wansweep.case import declared_fields
 from wansweep.config import read_request, sweep_names
+from wansweep.metrics import METRIC, STAGE_METRIC, Metric
+from wansweep.plan.planner import plan
+from wansweep.sweep import Hardware
+from wansweep.tables.results import tabulate
+from wansweep.telemetry.environment import environment
+from wansweep.units import BYTES, BYTES_PER_S, CELSIUS, COUNT, JOULES, SM_SECONDS, TIMES
 
 
 def first_line(module: Path) -> str:
@@ -45,3 +55,37 @@ def test_every_field_of_a_case_stands_in_the_root_config() -> None:
     base = re.search(r"^base:\n(.*?)^\S", (ROOT / "conf" / "config.yaml").read_text(), re.DOTALL | re.MULTILINE)
     assert base
     assert set(re.findall(r"^  (\w+):", base[1], re.MULTILINE)) == {field.name for field in declared_fields()} - {"name"} | {"preset"}
+
+
+def documented_columns(heading: str) -> dict[str, str]:
+    """The columns that docs/columns.md defines under a heading, with their units."""
+    (section,) = re.findall(
+        rf"^## {re.escape(heading)}.*?\n(.*?)(?=^## |\Z)", (ROOT / "docs" / "columns.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    found = {}
+    for line in section.splitlines():
+        if line.startswith("| `"):
+            names, unit = (cell.strip() for cell in line.split("|")[1:3])
+            columns, units = re.findall(r"`(\w+)`", names), unit.split(", ")
+            found.update(zip(columns, units if len(units) > 1 else units * len(columns), strict=True))
+    return found
+
+
+STORED = {BYTES: "bytes", JOULES: "J", SM_SECONDS: "SM-% s", CELSIUS: "C", BYTES_PER_S: "bytes/s", TIMES: "times", COUNT: "count"}
+
+
+@pytest.mark.parametrize(("heading", "metrics"), [("summary.parquet", METRIC), ("stages.parquet", STAGE_METRIC)])
+def test_every_column_is_defined_with_the_unit_that_it_is_stored_in(heading: str, metrics: dict[str, Metric]) -> None:
+    sweep = read_request(["+sweep=quick"]).sweep
+    results = tabulate(sweep, environment(), [make_record(case) for case in sweep.cases], ())
+    frame = results.summary if heading.startswith("summary") else results.stages
+    told = documented_columns(heading)
+    whys = {f"{name}_why" for name in metrics} - told.keys()
+    assert told.keys() == set(frame.columns) - whys
+    for name, metric in metrics.items():
+        assert told[name] == STORED.get(metric.unit, metric.unit.symbol), name
+
+
+def test_every_key_of_the_plans_json_is_defined() -> None:
+    row = plan([make_case(weights="hub")], Hardware(name="cpu", gpus=1))[0].as_row()
+    assert documented_columns("plan format=json").keys() == row.keys() - {field.name for field in declared_fields()} - {"preset"}

@@ -37,6 +37,7 @@ wansweep compare BASE HEAD                 what became faster, slower, smaller o
 wansweep import OLD_REPORT.md              make a run folder of a report in the seed format
 wansweep watch RUN_DIR                     follow a sweep that runs, from another shell; the summary of one that is over
 wansweep doctor                            what this machine can run and measure, what it cannot, and how to mend it
+wansweep -sc install=bash                  tab completion: eval "$(wansweep -sc install=bash)"
 
 overrides:  model=ti2v_5b  weights=tiny|random|hub|/folder  base.steps=10  'sweep.axes.offload=[none,model]'  procedure=careful  cluster=auto
 """
@@ -45,6 +46,8 @@ overrides:  model=ti2v_5b  weights=tiny|random|hub|/folder  base.steps=10  'swee
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] in (["-sc"], ["--shell-completion"]):
+        given[:1] = ["completion"]
     verb, rest = (given[0], given[1:]) if given and given[0] in _VERBS else ("run", given)
     try:
         return _VERBS[verb](rest)
@@ -255,6 +258,16 @@ def recommend(arguments: Sequence[str]) -> int:
     return OK
 
 
+def completion(arguments: Sequence[str]) -> int:
+    """Answer a shell: ``-sc install=bash`` prints what it evaluates once, ``-sc query=bash`` the words that may follow what is typed."""
+    from wansweep.completion import answer
+
+    parser = argparse.ArgumentParser(prog="wansweep -sc", description=completion.__doc__)
+    parser.add_argument("request", help="install=bash, install=fish, uninstall=bash ...")
+    print(answer(parser.parse_args(arguments).request, verbs=list(_VERBS)), end="")
+    return OK
+
+
 def _for_terminal(render: Callable[..., str], *shown: object) -> str:
     """Rendered in colour and to the terminal's width, or plain and wide for a file or pipe."""
     if not sys.stdout.isatty():
@@ -349,4 +362,5 @@ _VERBS = {
     "recommend": recommend,
     "watch": watch,
     "doctor": doctor,
+    "completion": completion,
 }

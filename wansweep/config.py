@@ -1,4 +1,4 @@
-"""Hydra YAML and the command line to a Sweep. The only module that knows Hydra and OmegaConf, and where untyped data ends.
+"""Hydra YAML and the command line to a Sweep. Where Hydra, OmegaConf and untyped data end.
 
 Hydra composes and nothing more: no multirun, no job logging, no folders of its own.
 """

