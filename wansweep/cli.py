@@ -1,4 +1,4 @@
-"""Verbs: run (the default), plan, report, import, compare, recommend, watch, doctor. Each reads as what it does; the work is elsewhere.
+"""Verbs: run (the default), plan, report, import, merge, export, compare, recommend, watch, doctor, completion. The work is elsewhere.
 
 Imports are late: `--help`, `plan` and `report` answer without torch, Ray or diffusers.
 """
@@ -34,6 +34,8 @@ wansweep plan +sweep=NAME [overrides]      print what would run and what it rese
 wansweep report RUN_DIR                    render a run folder's report again (--format md|html|terminal|seed)
 wansweep recommend RUN_DIR                 which case to use: [--max-vram 24GB] [--max-time 120s] [--objective time|vram|energy|gpu_seconds]
 wansweep compare BASE HEAD                 what became faster, slower, smaller or larger; exit code 3 for a regression
+wansweep merge RUN_DIR RUN_DIR... [-o]     one run folder of several that ran under one environment
+wansweep export RUN_DIR... -o FOLDER       a data set to publish: Parquet, JSON schema, card
 wansweep import OLD_REPORT.md              make a run folder of a report in the seed format
 wansweep watch RUN_DIR                     follow a sweep that runs, from another shell; the summary of one that is over
 wansweep doctor                            what this machine can run and measure, what it cannot, and how to mend it
@@ -194,6 +196,31 @@ def import_(arguments: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", type=Path, metavar="RUN_DIR", help="the folder to make; else reports/<name>/<UTC stamp>")
     options = parser.parse_args(arguments)
     print(import_report(options.old_report, options.output).path)
+    return OK
+
+
+def merge(arguments: Sequence[str]) -> int:
+    """Make one run folder of several that ran under one environment; the last line on stdout is that folder."""
+    from wansweep.merging import merge as merged
+    from wansweep.store import stamp
+
+    parser = argparse.ArgumentParser(prog="wansweep merge", description=merge.__doc__)
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    parser.add_argument("-o", "--output", type=Path, metavar="RUN_DIR", help="the folder to make; else reports/merged/<UTC stamp>")
+    options = parser.parse_args(arguments)
+    print(merged(options.run_dirs, options.output or Path("reports") / "merged" / stamp()).path)
+    return OK
+
+
+def export(arguments: Sequence[str]) -> int:
+    """Write run folders as a data set that `datasets`, the Hub and DuckDB open; the last line on stdout is its folder."""
+    from wansweep.bundle import export as exported
+
+    parser = argparse.ArgumentParser(prog="wansweep export", description=export.__doc__)
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", required=True, help="the folder to make")
+    options = parser.parse_args(arguments)
+    print(exported(options.run_dirs, options.output))
     return OK
 
 
@@ -358,6 +385,8 @@ _VERBS = {
     "plan": plan,
     "report": report,
     "import": import_,
+    "merge": merge,
+    "export": export,
     "compare": compare,
     "recommend": recommend,
     "watch": watch,

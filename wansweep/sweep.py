@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
 
@@ -124,6 +124,7 @@ class Sweep:
 
     Attributes:
         command: The command line that asks for this sweep, pasteable.
+        commands: Case id to the command line of the sweep that it came from, where several were merged.
     """
 
     name: str
@@ -134,8 +135,12 @@ class Sweep:
     hardware: Hardware
     models: dict[Model, ModelSource]
     command: str
+    commands: dict[str, str] = field(default_factory=dict)
 
     def command_for(self, label: str) -> str:
         """The command line that runs one case of the sweep and no other, pasteable."""
+        merged = next((self.commands[case.id] for case in self.cases if case.label == label and case.id in self.commands), None)
+        if merged is not None:
+            return merged
         asked = [word for word in shlex.split(self.command) if not word.startswith("sweep.only=")]
         return shlex.join([*asked, f"sweep.only=[{label}]"])

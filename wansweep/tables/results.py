@@ -57,7 +57,17 @@ def tabulate(
         environment=environment,
         records=tuple(records),
         unreadable=tuple(unreadable),
-        summary=with_drift(summary, sweep, records, distances or {}),
+        summary=_with_runs(with_drift(summary, sweep, records, distances or {}), records),
         stages=stages,
         predictions=predictions or {},
     )
+
+
+def _with_runs(summary: pl.DataFrame, records: Sequence[Record]) -> pl.DataFrame:
+    """The summary with the runs that a case's trials were merged from; null in a run of its own."""
+    runs: dict[str, dict[str, None]] = {}
+    for record in records:
+        if record.run:
+            runs.setdefault(record.case_id, {})[record.run] = None
+    told = [", ".join(runs[id_]) if id_ in runs else None for id_ in summary["case_id"]]
+    return summary.with_columns(merged_from=pl.Series(told, dtype=pl.String))
