@@ -83,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def plan(arguments: Sequence[str]) -> int:
     """Print every case with its verdict and what it reserves; run nothing."""
-    from wansweep import forecast
+    from wansweep import forecast, twins
     from wansweep.plan.outlook import outlook
     from wansweep.plan.planner import plan as planned
     from wansweep.plan.stack import STACKS
@@ -97,7 +97,7 @@ def plan(arguments: Sequence[str]) -> int:
         print(json.dumps([row.as_row() for row in rows], ensure_ascii=False))
         return OK
     sweep = replace(request.sweep, hardware=hardware)
-    whole = outlook(rows, hardware, repeats=sweep.procedure.repeats)
+    whole = outlook(rows, hardware, repeats=sweep.procedure.repeats, more=twins.repeats(sweep))
     print(plan_table.render(sweep, rows, whole, [*learnt, *([unpredicted] if unpredicted else [])]), end="")
     return OK
 

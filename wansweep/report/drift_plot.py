@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import altair as alt
 import polars as pl
 
@@ -27,7 +29,7 @@ def pictures(results: Results) -> list[Picture]:
         why = "No lossy case has a measured drift: the table under report.md's heading Drift, and drift_why of summary.parquet, say why."
         return [Picture(key="drift", title=_TITLE, reading="", why=why)]
     x = alt.X("total_s:Q", title="Total time (s)", scale=axis_scale([point["total_s"] for point in points]))
-    y = alt.Y("flip:Q", title="FLIP against the lossless twin (0: the same)", scale=alt.Scale(zero=True, padding=12))
+    y = alt.Y("flip:Q", title="FLIP against the lossless twin (0: the same)", scale=alt.Scale(domain=[0, _top(points)], nice=False))
     levers = list(dict.fromkeys(point["lever"] for point in points))
     models = list(dict.fromkeys(point["model"] for point in points))
     hover = [CASE, alt.Tooltip("time:N", title="Time"), alt.Tooltip("lossy:N", title="Lossy"), alt.Tooltip("drift:N", title="Drift")]
@@ -54,5 +56,11 @@ def pictures(results: Results) -> list[Picture]:
 
 def _point(row: Row, lossy: list[str]) -> Row:
     told = {"time": f"{figure(row, 'total_s')} (n={row['n']})", "lossy": ", ".join(lossy) or _LOSSLESS, "drift": drift.told(row)}
-    lever = " + ".join(dict.fromkeys(one.partition("=")[0] for one in lossy)) or _LOSSLESS
+    # A cache and its strength are one lever.
+    lever = " + ".join(dict.fromkeys("cache" if one.startswith("cache") else one.partition("=")[0] for one in lossy)) or _LOSSLESS
     return {**{name: row[name] for name in ("case_id", "label", "model", "total_s", "flip")}, **told, "lever": lever}
+
+
+def _top(points: Sequence[Row]) -> float:
+    """The end of the axis: above every point, and not of a picture of nothing but zeros."""
+    return max(0.01, *(1.1 * float(point["flip"]) for point in points))

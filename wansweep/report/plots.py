@@ -13,7 +13,7 @@ from wansweep.metrics import METRIC
 from wansweep.record import Outcome
 from wansweep.report import drift, drift_plot
 from wansweep.report.cells import figure
-from wansweep.report.pictures import CASE, INK, LINE, MUTED, SERIES, Picture, Row, axis_scale, colours, drawn, on, shapes
+from wansweep.report.pictures import CASE, INK, LINE, MUTED, SERIES, Picture, Row, axis, axis_scale, colours, drawn, on, shapes
 from wansweep.tables.results import Results
 from wansweep.tables.tradeoffs import frontier, ladder, memory_measured, scaling
 from wansweep.units import GIB
@@ -121,13 +121,15 @@ def _ladder(results: Results) -> Picture:
         return Picture(key="ladder", title=title, reading="", why=f"None of {rungs.height} offloading cases takes less memory than its twin.")
     assert memory is not None
     rows = [_rung(row) for row in saving.head(MOST_BARS).iter_rows(named=True)]
+    longest = max(row["end"] for row in rows)
     y = alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=170, domain=False, ticks=False))
     hover = [CASE, alt.Tooltip("twin:N", title="Against"), alt.Tooltip("paid:N", title="Pays"), alt.Tooltip("price:N", title="Price")]
     chart = drawn(
         on("rungs")
         .mark_bar(cornerRadiusEnd=3, height={"band": 0.62})
         .encode(
-            x=alt.X("s_per_gib:Q", title="Seconds paid for each GiB saved"),
+            # Room for what stands behind the longest bar.
+            x=alt.X("s_per_gib:Q", title="Seconds paid for each GiB saved", scale=alt.Scale(domainMax=1.15 * (longest or 1.0), nice=False)),
             y=y,
             color=alt.Color("offload:N", title="Offload", scale=colours(_distinct(rows, "offload"))),
             tooltip=hover,
@@ -210,7 +212,9 @@ def _predicted(results: Results) -> Picture:
     values = [value for row in rows for value in (row["predicted"], row["measured"])]
     ends = [{"measured": at, "predicted": at} for at in (min(values), max(values))]
     scale = axis_scale(values)
-    x, y = alt.X("measured:Q", title="Measured (s)", scale=scale), alt.Y("predicted:Q", title="Predicted (s)", scale=scale)
+    ticks = axis(values)
+    x = alt.X("measured:Q", title="Measured (s)", scale=scale, axis=ticks)
+    y = alt.Y("predicted:Q", title="Predicted (s)", scale=scale, axis=ticks)
     shade = alt.Color("what:N", title=None, scale=alt.Scale(domain=list(pairs), range=list(SERIES[: len(pairs)])))
     hover = [CASE, alt.Tooltip("what:N", title="What"), alt.Tooltip("told:N", title="Seconds")]
     chart = drawn(
