@@ -33,6 +33,7 @@ def test_sweeps_and_groups_are_completed_whatever_verb_and_alias_stand_before(be
 
 def test_a_closed_set_of_choices_is_offered_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(words("+sweep=quick base.offload=", monkeypatch)) >= {f"base.offload={mode}" for mode in Offload}
+    assert words("+sweep=quick weights=", monkeypatch) == ["weights=hub", "weights=random", "weights=tiny"]
     assert words("+sweep=quick model=t", monkeypatch) == ["model=t2v_a14b", "model=ti2v_5b"]
 
 

@@ -119,7 +119,7 @@ def test_a_folder_of_the_users_own_is_searched_too(tmp_path: Path) -> None:
             ["+sweep=seed", "base.steps=3"],
             "base.steps=3 of the command line is overwritten by sweep.cases.01_5B_Speed_Preview_704p.steps and 6 more",
         ),
-        (["+sweep=quick", "model=ti2v_5b"], "base.model=ti2v_5b of the command line is overwritten by sweep.axes.model"),
+        (["+sweep=offload", "model=i2v_a14b"], "model=i2v_a14b: no case of this sweep is of it; it has t2v_a14b, ti2v_5b"),
         (["+sweep=quick", "base.steps=1,2"], "write sweep.axes.steps=[...]"),
         (["+sweep=quick", "base.steps"], "base.steps: not an override"),
         (["+sweep=quick", "sweep.only=[nope]"], "sweep.only=nope: no case has this label or id"),
@@ -132,6 +132,20 @@ def test_a_wrong_command_line_is_told_the_key_the_rule_and_the_way_out(overrides
     with pytest.raises(ConfigError) as caught:
         read_request(overrides)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("sweep", ["quick", "seed", "offload", "parallel", "official"])
+@pytest.mark.parametrize("model", [Model.TI2V_5B, Model.T2V_A14B])
+def test_a_model_chooses_among_the_cases_of_a_sweep_that_sets_it(sweep: str, model: Model) -> None:
+    whole, chosen = (read_request([f"+sweep={sweep}", *more]).sweep.cases for more in ([], [f"model={model}"]))
+    assert [(case.label, case.id) for case in chosen] == [(case.label, case.id) for case in whole if case.model is model]
+
+
+def test_an_axis_of_the_command_line_may_leave_an_exclude_of_the_sweep_without_a_match() -> None:
+    cases = read_request(["+sweep=offload", "sweep.axes.model=[t2v_a14b]"]).sweep.cases
+    assert {case.model for case in cases} == {Model.T2V_A14B}
+    with pytest.raises(ConfigError, match=r"sweep.exclude\[0\]"):
+        read_request(["+sweep=offload", "sweep.exclude=[{offload: none, steps: 1}]"])
 
 
 def test_all_problems_of_a_command_line_are_told_at_once() -> None:

@@ -89,3 +89,14 @@ def test_every_column_is_defined_with_the_unit_that_it_is_stored_in(heading: str
 def test_every_key_of_the_plans_json_is_defined() -> None:
     row = plan([make_case(weights="hub")], Hardware(name="cpu", gpus=1))[0].as_row()
     assert documented_columns("plan format=json").keys() == row.keys() - {field.name for field in declared_fields()} - {"preset"}
+
+
+def test_the_readme_lists_every_page() -> None:
+    listed = set(re.findall(r"\(docs/([\w-]+\.md)\)", (ROOT / "README.md").read_text()))
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+@pytest.mark.parametrize("page", ["README.md", "launch/README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_what_a_page_links_to_is_there(page: str) -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
+        assert link.startswith("https://") or ((ROOT / page).parent / link).exists(), link

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +12,19 @@ import polars as pl
 
 from tests.gpu_runs import gpu_cases, gpu_folder, gpu_records, gpu_sweep
 from tests.makers import make_record
-from tests.runs import wansweep
+from tests.runs import ROOT, wansweep
 from wansweep.config import read_request
 from wansweep.publish import Publisher, read_results
 from wansweep.record import Outcome
 from wansweep.store import create
 from wansweep.telemetry.environment import environment
+
+WITHOUT_ALTAIR = """
+import pathlib, sys
+sys.modules["altair"] = None
+from wansweep import publish, store
+publish.Publisher(store.open_folder(pathlib.Path(sys.argv[1]))).render()
+"""
 
 
 def test_a_trial_run_again_takes_the_place_of_its_accident_in_the_tables_as_on_disk(tmp_path: Path) -> None:
@@ -41,6 +50,17 @@ def test_every_trial_leaves_a_page_and_a_time_line_of_what_is_there_so_far(tmp_p
     assert "1 not run yet" in page
     names = {event["args"].get("name") for event in json.loads((folder.path / "trace.json").read_text())["traceEvents"]}
     assert "ti2v_5b-none #0 (ok) rank 0 on NVIDIA H200" in names
+
+
+def test_without_what_draws_the_page_everything_else_is_left_and_the_way_out_is_told(tmp_path: Path) -> None:
+    cases = gpu_cases()[:2]
+    folder = create(tmp_path, gpu_sweep(cases), environment())
+    folder.append(gpu_records(cases, repeats=1)[0])
+    done = subprocess.run([sys.executable, "-c", WITHOUT_ALTAIR, folder.path], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "no report.html here, altair is not installed; render it elsewhere" in done.stderr
+    assert not (folder.path / "report.html").exists()
+    assert (folder.path / "report.md").exists()
+    assert (folder.path / "trace.json").exists()
 
 
 def test_a_folder_of_an_older_version_is_gone_on_with(tmp_path: Path) -> None:

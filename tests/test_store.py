@@ -88,5 +88,12 @@ def test_a_folder_that_is_none_of_ours_is_told(tmp_path: Path, made: bool) -> No
         open_folder(path)
 
 
+def test_a_folder_of_runs_stands_for_the_newest(tmp_path: Path) -> None:
+    sweep = read_request(["+sweep=quick"]).sweep
+    older, newer = (create(tmp_path, sweep, environment()).path for _ in range(2))
+    assert open_folder(tmp_path / "quick").path == max(older, newer)
+    assert open_folder(older).path == older
+
+
 def test_answers_are_not_run_again_and_accidents_are() -> None:
     assert {outcome for outcome in Outcome if not outcome.is_answer} == {Outcome.CRASH, Outcome.TIMEOUT}

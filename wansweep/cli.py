@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] in (["-sc"], ["--shell-completion"]):
         given[:1] = ["completion"]
-    verb, rest = (given[0], given[1:]) if given and given[0] in _VERBS else ("run", given)
+    verb, rest = (given[0], given[1:]) if given and given[0] in VERBS else ("run", given)
     try:
-        return _VERBS[verb](rest)
+        return VERBS[verb](rest)
     except WansweepError as error:
         for line in str(error).splitlines():
             print(f"wansweep: {line}", file=sys.stderr)
@@ -291,7 +291,7 @@ def completion(arguments: Sequence[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="wansweep -sc", description=completion.__doc__)
     parser.add_argument("request", help="install=bash, install=fish, uninstall=bash ...")
-    print(answer(parser.parse_args(arguments).request, verbs=list(_VERBS)), end="")
+    print(answer(parser.parse_args(arguments).request, verbs=list(VERBS)), end="")
     return OK
 
 
@@ -380,7 +380,7 @@ def _run_trials(
             return run_trials(sweep, todo, connection=connection, run_folder=str(folder.path.resolve()), watcher=view, predicted=predicted)
 
 
-_VERBS = {
+VERBS = {
     "run": run,
     "plan": plan,
     "report": report,

@@ -18,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from wansweep.case import Case
 from wansweep.config import ALIASES
 from wansweep.errors import ConfigError, did_you_mean
+from wansweep.levers import Weights
 from wansweep.shipped import conf_dir
 
 _COMMANDS = ("install", "uninstall", "query")
@@ -78,7 +79,7 @@ def _values(word: str) -> Iterator[str]:
         yield from (f"{alias}=" for alias in ALIASES if alias.startswith(key))
         return
     field = ALIASES.get(key, key).removeprefix("base.")
-    kind = get_type_hints(Case).get(field)
+    kind = Weights if field == "weights" else get_type_hints(Case).get(field)
     for one in (kind, *get_args(kind)):
         if isinstance(one, type) and issubclass(one, Enum):
             yield from (f"{key}={value}" for value in map(str, one) if value.startswith(typed))

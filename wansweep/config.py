@@ -25,7 +25,7 @@ from wansweep.case import Case, Model, Preset
 from wansweep.errors import ConfigError, did_you_mean
 from wansweep.groups import union
 from wansweep.hardware import GPUS
-from wansweep.matrix import NAME_RULE, Matrix, expand, explain
+from wansweep.matrix import NAME_RULE, Matrix, expand, explain, of_model
 from wansweep.plan.rules import problems as case_problems
 from wansweep.plan.stack import STACKS
 from wansweep.presets import Settings
@@ -133,11 +133,17 @@ def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) ->
     """
     parsed = _parse(overrides, config_dir)
     root = _checked(_compose([_as_hydra(override) for override in parsed], config_dir))
+    model = Model(root.base["model"]) if any(_is_model(override) for override in parsed) else None
+    matrix = _matrix(root, parsed)
     if root.sweep.groups:
-        model = Model(root.base["model"]) if any(_is_model(override) for override in parsed) else None
         cases, excluded = union(_groups(root, parsed, config_dir), model=model, chosen=root.sweep.only)
+    elif model is not None and matrix.sets("model"):
+        # Sizes and settings follow from the model, so it cannot be laid over cases: it chooses among them.
+        others = [override for override in parsed if not _is_model(override)]
+        own = _checked(_compose([_as_hydra(override) for override in others], config_dir))
+        cases, excluded = of_model(*expand(_matrix(own, others)), model)
     else:
-        cases, excluded = expand(_matrix(root, parsed))
+        cases, excluded = expand(matrix)
     known = ("auto", "cpu", *GPUS)
     if root.hardware.name not in known:
         raise ConfigError([f"hardware.name={root.hardware.name}: no such hardware; {did_you_mean(root.hardware.name, known)}"])
@@ -274,6 +280,7 @@ def _matrix(root: _Root, parsed: Sequence[Override]) -> Matrix:
         exclude=root.sweep.exclude,
         pinned=frozenset(key.removeprefix("base.") for key in keys if key.startswith("base.")),
         only=root.sweep.only,
+        laid_over=frozenset(key.removeprefix("sweep.axes.") for key in keys if key.startswith("sweep.axes.")),
     )
 
 

@@ -49,7 +49,8 @@ class Matrix:
         pinned: Base fields given on the command line, which nothing may overwrite.
         only: Labels or ids to keep; empty keeps all.
         group: Name of the sweep among others that are run as one; begins its labels.
-        laid_over: Base fields that took the place of what the sweep says; an exclude that names one of them may match nothing.
+        laid_over: Fields that took the place of what the sweep says, as axes of the command line do; an exclude that
+            names one of them may match nothing.
     """
 
     base: Fields
@@ -64,6 +65,11 @@ class Matrix:
     only: Sequence[str] = ()
     group: str = ""
     laid_over: frozenset[str] = frozenset()
+
+    def sets(self, field: str) -> bool:
+        """Whether an axis, a zip or a case of its own sets the field."""
+        parts = (self.axes, *self.zips.values(), *self.cases.values(), *self.include)
+        return any(field in part for part in parts)
 
 
 def expand(matrix: Matrix) -> tuple[tuple[Case, ...], tuple[Exclusion, ...]]:
@@ -294,3 +300,15 @@ def only(cases: tuple[Case, ...], wanted: Sequence[str]) -> tuple[Case, ...]:
         raise ConfigError(unknown)
     ids = {known[name] for name in wanted}
     return tuple(case for case in cases if not ids or case.id in ids)
+
+
+def of_model(cases: Sequence[Case], excluded: Sequence[Exclusion], model: Model) -> tuple[tuple[Case, ...], tuple[Exclusion, ...]]:
+    """Those of one model.
+
+    Raises:
+        ConfigError: There is no case of it.
+    """
+    kept = tuple(case for case in cases if case.model is model)
+    if not kept:
+        raise ConfigError([f"model={model}: no case of this sweep is of it; it has {', '.join(sorted({case.model for case in cases}))}"])
+    return kept, tuple(exclusion for exclusion in excluded if exclusion.case.model is model)

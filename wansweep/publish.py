@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import polars as pl
@@ -49,12 +50,23 @@ def write_tables(folder: RunFolder, results: Results) -> None:
     for name, frame in (("summary", results.summary), ("stages", results.stages)):
         _write_parquet(folder.path / f"{name}.parquet", frame)
     write_atomic(folder.path / "summary.csv", results.summary.write_csv().encode())
-    from wansweep.report import html, perfetto  # html loads Altair, which re-rendering Markdown has no use for
+    from wansweep.report import perfetto
 
     breakdowns, beside = markdown.sections(results), evidence(folder)
     write_atomic(folder.report, markdown.render(results, breakdowns).encode())
-    write_atomic(folder.path / "report.html", html.render(results, beside, breakdowns=breakdowns).encode())
+    _write_page(folder, results, beside, breakdowns)
     write_atomic(folder.path / "trace.json", perfetto.render(results.records, beside.curves).encode())
+
+
+def _write_page(folder: RunFolder, results: Results, beside: Evidence, breakdowns: Mapping[str, str]) -> None:
+    """report.html, where what draws it is installed: a GPU machine without it leaves a folder that another machine renders."""
+    try:
+        from wansweep.report import html  # loads Altair, which re-rendering Markdown has no use for
+    except ModuleNotFoundError as missing:
+        way_out = f"render it elsewhere: wansweep report {folder.path} --format html -o report.html"
+        warnings.warn(f"no report.html here, {missing.name} is not installed; {way_out}", stacklevel=2)  # once
+        return
+    write_atomic(folder.path / "report.html", html.render(results, beside, breakdowns=breakdowns).encode())
 
 
 def evidence(folder: RunFolder) -> Evidence:

@@ -206,13 +206,15 @@ def stamp() -> str:
 
 
 def open_folder(path: Path) -> RunFolder:
-    """An existing run folder.
+    """An existing run folder: the one at the path, or the newest of those in it (``reports/quick``).
 
     Raises:
         StoreError: There is none at the path.
     """
     if not path.is_dir():
         raise StoreError(f"{path}: no such folder; name a run folder under reports/<sweep>/")
+    if not (path / "sweep.yaml").exists() and (runs := sorted(path.glob("*/sweep.yaml"))):
+        path = runs[-1].parent
     folder = RunFolder(path=path)
     folder.sweep()
     return folder

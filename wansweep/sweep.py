@@ -41,6 +41,7 @@ class Procedure:
         sample_period_s: Of the sampler process.
         try_anyway: Run cases that are predicted not to fit.
         drift: Hold the videos of lossy cases against their lossless twins' (`twins`); of one trial: keep what that takes.
+        vram_cap_gib: What a rank's allocator may take of its GPU, to see what a smaller card would do; null for all of it.
         hang_s: A rank that gives no sign of life for so long has hung, and its trial is ended.
         retries: How often a trial that was lost with its node is tried again elsewhere.
         convert: Convert weight files that are in another number format than the case once into the cache, instead of casting at every load.
@@ -59,6 +60,7 @@ class Procedure:
     convert: bool = True
     try_anyway: bool = False
     drift: bool = False
+    vram_cap_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,7 @@ from wansweep.record import Outcome, StageKind, Timing
 from wansweep.sweep import GpuTiming
 from wansweep.trial import host_memory, options
 from wansweep.trial.invalid import Invalid
-from wansweep.trial.runner import introduce
+from wansweep.trial.runner import capped, introduce
 from wansweep.trial.stages import read_journal
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")]
@@ -51,6 +51,12 @@ def test_a_rank_knows_its_gpu_by_the_uuid_that_nvml_gives() -> None:
         assert failed is None
         assert facts.device_uuid in nvml.uuids()
     assert facts.device_total_bytes
+
+
+def test_a_capped_gpu_refuses_what_is_over_the_cap_and_gives_it_afterwards() -> None:
+    with capped(0.25, torch.device("cuda", 0)), pytest.raises(torch.OutOfMemoryError):
+        torch.empty(2**29, dtype=torch.uint8, device="cuda")
+    torch.empty(2**29, dtype=torch.uint8, device="cuda")
 
 
 # Levers that need one

@@ -198,7 +198,8 @@ def _init(cluster: Cluster, scratch: Path) -> None:
     ray.init(
         address="local",
         num_gpus=cluster.gpus,
-        include_dashboard=True,
+        # Where it is installed: a machine that cannot have it still runs sweeps.
+        include_dashboard=None,
         dashboard_host="127.0.0.1",
         object_store_memory=OBJECT_STORE_BYTES,
         _temp_dir=str(scratch / "ray"),

@@ -51,6 +51,7 @@ from wansweep.trial.probe import Probe
 from wansweep.trial.spans import Span, Spans
 from wansweep.trial.stages import Stages
 from wansweep.trial.task import Ending, Seat, Task, numbered
+from wansweep.units import GIB
 
 # torch raises a plain RuntimeError where the host refuses memory.
 _NO_HOST_MEMORY = "DefaultCPUAllocator: can't allocate memory"
@@ -84,7 +85,7 @@ def run_rank(task: Task, seat: Seat) -> Ending:
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     try:
-        with task.journal(seat.rank).open("ab", buffering=0) as journal:
+        with task.journal(seat.rank).open("ab", buffering=0) as journal, capped(task.procedure.vram_cap_gib, device_here()):
             return _Run(task, seat, device_here()).to_the_end(journal)
     except NoWeightsError as missing:
         return _failed(seat, Outcome.CRASH, str(missing))
@@ -97,6 +98,26 @@ def run_rank(task: Task, seat: Seat) -> Ending:
         traceback.print_exc()
         outcome = Outcome.OOM if _NO_HOST_MEMORY in str(error) else Outcome.CRASH
         return _failed(seat, outcome, f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def capped(gib: float | None, device: torch.device) -> Iterator[None]:
+    """While the ``with`` lasts, torch's allocator may take so many GiB of the device; null for all of it.
+
+    Raises:
+        Invalid: There is no GPU to cap.
+    """
+    if gib is None:
+        yield
+        return
+    if device.type != "cuda":
+        raise Invalid(f"procedure.vram_cap_gib={gib:g}: there is no GPU here whose memory could be capped")
+    total_bytes = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / total_bytes), device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
 
 
 def _failed(seat: Seat, outcome: Outcome, reason: str) -> Ending:
