@@ -43,7 +43,8 @@ def write(path: Path, latents: Array, frames: Sequence[Image.Image], numbers: Se
 def read(path: Path) -> Keepsake | None:
     """What is kept there; null where nothing is, or nothing that can be read."""
     try:
-        with np.load(path) as kept:
+        # Opened here: numpy leaves open what it finds to be no archive.
+        with path.open("rb") as file, np.load(file) as kept:
             numbers = tuple(int(number) for number in kept["numbers"])
             frames = np.stack([np.asarray(Image.open(io.BytesIO(kept[f"frame{number}"].tobytes()))) for number in numbers])
             return Keepsake(latents=kept["latents"], frames=frames, numbers=numbers)
