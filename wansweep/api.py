@@ -13,18 +13,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
     from wansweep.case import Case
+    from wansweep.merging import Runs
     from wansweep.record import Record
     from wansweep.sweep import Sweep
     from wansweep.tables.results import Results
 
 
-def load(run_dir: str | os.PathLike[str]) -> Results:
+@overload
+def load(run_dir: str | os.PathLike[str]) -> Results: ...  # type: ignore[overload-overlap]  # a str is a Sequence[str] too
+@overload
+def load(run_dir: Sequence[str | os.PathLike[str]]) -> Runs: ...
+def load(run_dir: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Results | Runs:
     """What a run folder says: `summary` and `stages` as Polars frames, the records, the sweep and its environment.
+
+    Of several folders the same frames, with ``run`` and ``environment_id`` before the other columns: nothing is folded over runs.
 
     Raises:
         StoreError: It is no run folder.
@@ -32,7 +40,11 @@ def load(run_dir: str | os.PathLike[str]) -> Results:
     from wansweep.publish import read_results
     from wansweep.store import open_folder
 
-    return read_results(open_folder(Path(run_dir)))
+    if isinstance(run_dir, str | os.PathLike):
+        return read_results(open_folder(Path(run_dir)))
+    from wansweep.merging import side_by_side
+
+    return side_by_side([Path(one) for one in run_dir])
 
 
 def expand(sweep: str, *overrides: str, config_dir: str | os.PathLike[str] | None = None) -> Sweep:

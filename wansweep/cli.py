@@ -1,4 +1,4 @@
-"""Verbs: run (the default), plan, report, import, compare, recommend, watch, doctor. Each reads as what it does; the work is elsewhere.
+"""Verbs: run (the default), plan, report, import, merge, export, compare, recommend, watch, doctor, completion. The work is elsewhere.
 
 Imports are late: `--help`, `plan` and `report` answer without torch, Ray or diffusers.
 """
@@ -34,6 +34,8 @@ wansweep plan +sweep=NAME [overrides]      print what would run and what it rese
 wansweep report RUN_DIR                    render a run folder's report again (--format md|html|terminal|seed)
 wansweep recommend RUN_DIR                 which case to use: [--max-vram 24GB] [--max-time 120s] [--objective time|vram|energy|gpu_seconds]
 wansweep compare BASE HEAD                 what became faster, slower, smaller or larger; exit code 3 for a regression
+wansweep merge RUN_DIR RUN_DIR... [-o]     one run folder of several that ran under one environment
+wansweep export RUN_DIR... -o FOLDER       a data set to publish: Parquet, JSON schema, card
 wansweep import OLD_REPORT.md              make a run folder of a report in the seed format
 wansweep watch RUN_DIR                     follow a sweep that runs, from another shell; the summary of one that is over
 wansweep doctor                            what this machine can run and measure, what it cannot, and how to mend it
@@ -70,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     todo = _unfinished(request, publisher.records)
     todo, predicted = _fitting(request, folder, publisher, todo)
     interrupted = _run_trials(request, folder, publisher, todo, predicted) if todo else False
-    results = publisher.render()
+    results = publisher.conclude(lambda line: print(line, file=sys.stderr))
     print(_for_terminal(terminal.render, results))
     print(f"report: {folder.report}")
     print(folder.path)
@@ -81,7 +83,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def plan(arguments: Sequence[str]) -> int:
     """Print every case with its verdict and what it reserves; run nothing."""
-    from wansweep import forecast
+    from wansweep import forecast, twins
     from wansweep.plan.outlook import outlook
     from wansweep.plan.planner import plan as planned
     from wansweep.plan.stack import STACKS
@@ -95,7 +97,8 @@ def plan(arguments: Sequence[str]) -> int:
         print(json.dumps([row.as_row() for row in rows], ensure_ascii=False))
         return OK
     sweep = replace(request.sweep, hardware=hardware)
-    whole = outlook(rows, hardware, repeats=sweep.procedure.repeats, exclusive=sweep.cluster.exclusive)
+    exclusive, more = sweep.cluster.exclusive, twins.repeats(sweep)
+    whole = outlook(rows, hardware, repeats=sweep.procedure.repeats, more=more, exclusive=exclusive)
     print(plan_table.render(sweep, rows, whole, [*learnt, *([unpredicted] if unpredicted else [])]), end="")
     return OK
 
@@ -111,7 +114,7 @@ def report(arguments: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
     options = parser.parse_args(arguments)
     folder = open_folder(options.run_dir)
-    results = read_results(folder)
+    results = read_results(folder, measure=lambda line: print(line, file=sys.stderr))
     match options.format:
         case "md":
             from wansweep.report import markdown
@@ -194,6 +197,31 @@ def import_(arguments: Sequence[str]) -> int:
     parser.add_argument("-o", "--output", type=Path, metavar="RUN_DIR", help="the folder to make; else reports/<name>/<UTC stamp>")
     options = parser.parse_args(arguments)
     print(import_report(options.old_report, options.output).path)
+    return OK
+
+
+def merge(arguments: Sequence[str]) -> int:
+    """Make one run folder of several that ran under one environment; the last line on stdout is that folder."""
+    from wansweep.merging import merge as merged
+    from wansweep.store import stamp
+
+    parser = argparse.ArgumentParser(prog="wansweep merge", description=merge.__doc__)
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    parser.add_argument("-o", "--output", type=Path, metavar="RUN_DIR", help="the folder to make; else reports/merged/<UTC stamp>")
+    options = parser.parse_args(arguments)
+    print(merged(options.run_dirs, options.output or Path("reports") / "merged" / stamp()).path)
+    return OK
+
+
+def export(arguments: Sequence[str]) -> int:
+    """Write run folders as a data set that `datasets`, the Hub and DuckDB open; the last line on stdout is its folder."""
+    from wansweep.bundle import export as exported
+
+    parser = argparse.ArgumentParser(prog="wansweep export", description=export.__doc__)
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", required=True, help="the folder to make")
+    options = parser.parse_args(arguments)
+    print(exported(options.run_dirs, options.output))
     return OK
 
 
@@ -314,12 +342,13 @@ def _run_folder(request: Request) -> RunFolder:
 
 def _unfinished(request: Request, records: Sequence[Record]) -> list[tuple[Case, int]]:
     """The trials (case, repeat) that have no record of an answer yet; a prediction is none where it is to be tried all the same."""
+    from wansweep import twins
     from wansweep.forecast import is_prediction
 
     anyway = request.sweep.procedure.try_anyway
     finished = {(record.case_id, record.trial) for record in records if record.outcome.is_answer and not (anyway and is_prediction(record))}
-    repeats = range(request.sweep.procedure.repeats)
-    return [(case, trial) for case in request.sweep.cases for trial in repeats if (case.id, trial) not in finished]
+    repeats = twins.repeats(request.sweep)
+    return [(case, trial) for case in request.sweep.cases for trial in range(repeats[case.id]) if (case.id, trial) not in finished]
 
 
 def _fitting(
@@ -357,6 +386,8 @@ VERBS = {
     "plan": plan,
     "report": report,
     "import": import_,
+    "merge": merge,
+    "export": export,
     "compare": compare,
     "recommend": recommend,
     "watch": watch,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from wansweep.case import Case, declared_fields
-from wansweep.levers import Cache, Dtype, Quant
+from wansweep.levers import Attention, Cache, Dtype, Quant
 
 # Field to its lossless value; a case that differs has pulled a lossy lever.
 LOSSLESS: dict[str, object] = {
@@ -58,6 +58,13 @@ def lossy_levers(case: Case) -> list[str]:
     pulled = [f"{name}={getattr(case, name)}" for name, lossless in LOSSLESS.items() if getattr(case, name) != lossless]
     pulled += [f"attention={case.attention}"] * ("sage" in case.attention)
     return pulled + [f"dtype={case.dtype}"] * (case.dtype is Dtype.FP16)
+
+
+def without_loss(case: Case) -> Case:
+    """The case with its lossy levers let go; the others, and fp32 experts, stay."""
+    dtype = Dtype.BF16 if case.dtype is Dtype.FP16 else case.dtype
+    attention = Attention.NATIVE if "sage" in case.attention else case.attention
+    return replace(case, dtype=dtype, attention=attention, **LOSSLESS)  # type: ignore[arg-type]
 
 
 def workload(case: Case) -> tuple[object, ...]:

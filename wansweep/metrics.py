@@ -21,6 +21,7 @@ from wansweep.units import (
     BYTES_PER_S,
     CELSIUS,
     COUNT,
+    DECIBELS,
     JOULES,
     MEGAHERTZ,
     PERCENT,
@@ -115,6 +116,13 @@ METRICS: tuple[Metric, ...] = (
     # Against the case's 1-GPU twin (tables.scaling).
     Metric(name="scaling_efficiency_pct", label="Scaling efficiency", unit=PERCENT, digits=1, better=Better.HIGHER),
     Metric(name="scaling_efficiency_step_pct", label="Scaling efficiency of a step", unit=PERCENT, digits=1, better=Better.HIGHER),
+    # Against the case's lossless twin at the same seed (tables.drift).
+    Metric(name="psnr_db", label="PSNR", unit=DECIBELS, digits=1, better=Better.HIGHER),
+    Metric(name="ssim", label="SSIM", unit=COUNT, digits=4, better=Better.HIGHER),
+    Metric(name="flip", label="FLIP", unit=COUNT, digits=3),
+    Metric(name="latent_error", label="Latent error", unit=COUNT, digits=4),
+    Metric(name="ssim_floor", label="SSIM floor", unit=COUNT, digits=4, better=Better.HIGHER),
+    Metric(name="latent_error_floor", label="Latent error floor", unit=COUNT, digits=4),
     Metric(name="predicted_total_s", label="Predicted time", unit=SECONDS, digits=2, better=Better.NEITHER),
     Metric(name="predicted_step_s", label="Predicted step", unit=SECONDS, digits=3, better=Better.NEITHER),
     Metric(name="predicted_peak_bytes", label="Predicted peak", unit=BYTES, digits=2, better=Better.NEITHER),

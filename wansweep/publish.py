@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import polars as pl
 
+from wansweep import twins
+from wansweep.drift import measured
 from wansweep.errors import SeedError
 from wansweep.record import Record
 from wansweep.report import markdown
@@ -28,13 +30,19 @@ from wansweep.telemetry.trace import read_trace
 SHARE = 0.1
 
 
-def read_results(folder: RunFolder) -> Results:
+def read_results(folder: RunFolder, *, measure: Callable[[str], None] | None = None) -> Results:
     """What the folder says.
+
+    Args:
+        folder: Of a run.
+        measure: Drift that was not measured is, and kept in the folder; it is told each comparison. Null takes what is there.
 
     Raises:
         StoreError: It is no run folder.
     """
-    return tabulate(folder.sweep(), folder.environment(), *folder.read(), folder.predictions())
+    sweep, (records, unreadable) = folder.sweep(), folder.read()
+    distances = measured.measure(folder, sweep, records, measure) if measure else measured.known(folder, sweep, records)
+    return tabulate(sweep, folder.environment(), records, unreadable, folder.predictions(), distances)
 
 
 def write_tables(folder: RunFolder, results: Results) -> None:
@@ -130,6 +138,8 @@ class Publisher:
         self._folder = folder
         folder.frames.mkdir(exist_ok=True)  # a folder of an older version is gone on with
         self._sweep = folder.sweep()
+        if twins.kept(self._sweep):
+            folder.drift.mkdir(exist_ok=True)
         self._environment = folder.environment()
         records, self._unreadable = folder.read()
         # By file: a trial that is run again takes the place of the accident it was, here as on disk.
@@ -163,10 +173,16 @@ class Publisher:
             _write_parquet(lines.with_suffix(".parquet"), trace_frame(read_trace(lines).samples))
             lines.unlink()
 
+    def conclude(self, tell: Callable[[str], None]) -> Results:
+        """Measure what drift was not, telling each comparison, and render the folder."""
+        measured.measure(self._folder, self._sweep, self.records, tell)
+        return self.render()
+
     def render(self) -> Results:
         """Render the folder now."""
         begin_s = time.monotonic()
-        results = tabulate(self._sweep, self._environment, self.records, self._unreadable, self._predictions)
+        distances = measured.known(self._folder, self._sweep, self.records)
+        results = tabulate(self._sweep, self._environment, self.records, self._unreadable, self._predictions, distances)
         write_tables(self._folder, results)
         self._ended_s = time.monotonic()
         self._took_s = self._ended_s - begin_s

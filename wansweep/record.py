@@ -295,6 +295,7 @@ class Record:
         nodes: Ray's ids of the nodes that the ranks were on, each once.
         shared_with: Trials that ran on the same node at the same time, as ``label #repeat``.
         earlier_attempts: One line for each time the trial was lost with its node before this.
+        run: Run folder that the trial was copied from, of a merged one; empty where it ran.
         schema: Version of this format.
     """
 
@@ -322,6 +323,7 @@ class Record:
     nodes: tuple[str, ...] = ()
     shared_with: tuple[str, ...] = ()
     earlier_attempts: tuple[str, ...] = ()
+    run: str = ""
     schema: int = SCHEMA
 
 

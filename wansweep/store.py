@@ -11,6 +11,7 @@
         videos/               the mp4s, when they are kept
         live.json             progress, while the sweep runs only
         frames/ID-TRIAL.jpg   a contact sheet of its video
+        drift/ID-TRIAL.npz .json  its latents and some frames (may be deleted), and how far they are from its lossless twin's
         summary.parquet .csv, stages.parquet, report.md report.html, trace.json    rendered from the above after every trial
 """
 
@@ -72,6 +73,11 @@ class RunFolder:
     def frames(self) -> Path:
         """Where contact sheets are kept."""
         return self.path / "frames"
+
+    @property
+    def drift(self) -> Path:
+        """What trials kept of their videos, and how far these are from their lossless twins'; there where a run has any to compare."""
+        return self.path / "drift"
 
     @property
     def report(self) -> Path:

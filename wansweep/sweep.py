@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
 
@@ -40,6 +40,7 @@ class Procedure:
         timing: How stages are timed on a GPU.
         sample_period_s: Of the sampler process.
         try_anyway: Run cases that are predicted not to fit.
+        drift: Hold the videos of lossy cases against their lossless twins' (`twins`); of one trial: keep what that takes.
         vram_cap_gib: What a rank's allocator may take of its GPU, to see what a smaller card would do; null for all of it.
         hang_s: A rank that gives no sign of life for so long has hung, and its trial is ended.
         retries: How often a trial that was lost with its node is tried again elsewhere.
@@ -58,6 +59,7 @@ class Procedure:
     retries: Annotated[int, Field(ge=0)] = 2
     convert: bool = True
     try_anyway: bool = False
+    drift: bool = False
     vram_cap_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
@@ -124,6 +126,7 @@ class Sweep:
 
     Attributes:
         command: The command line that asks for this sweep, pasteable.
+        commands: Case id to the command line of the sweep that it came from, where several were merged.
     """
 
     name: str
@@ -134,8 +137,12 @@ class Sweep:
     hardware: Hardware
     models: dict[Model, ModelSource]
     command: str
+    commands: dict[str, str] = field(default_factory=dict)
 
     def command_for(self, label: str) -> str:
         """The command line that runs one case of the sweep and no other, pasteable."""
+        merged = next((self.commands[case.id] for case in self.cases if case.label == label and case.id in self.commands), None)
+        if merged is not None:
+            return merged
         asked = [word for word in shlex.split(self.command) if not word.startswith("sweep.only=")]
         return shlex.join([*asked, f"sweep.only=[{label}]"])

@@ -38,6 +38,7 @@ CELSIUS = Unit(symbol="°C")
 MEGAHERTZ = Unit(symbol="MHz")
 BYTES_PER_S = Unit(symbol="GB/s", stored_per_shown=1e9)
 TIMES = Unit(symbol="x")
+DECIBELS = Unit(symbol="dB")
 COUNT = Unit(symbol="")
 
 

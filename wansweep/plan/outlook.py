@@ -5,7 +5,7 @@ The scheduler's own packer is run on predicted lengths, whatever the sweep's siz
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wansweep.plan.job import Job
@@ -45,8 +45,14 @@ class Outlook:
     first: str
 
 
-def outlook(rows: Sequence[PlannedCase], hardware: Hardware, *, repeats: int, exclusive: bool) -> Outlook | None:
-    """The sweep on that hardware, of which a trial has a node for itself or shares it; null where no length is predicted."""
+def outlook(
+    rows: Sequence[PlannedCase], hardware: Hardware, *, repeats: int, exclusive: bool, more: Mapping[str, int] | None = None
+) -> Outlook | None:
+    """The sweep on that hardware, of which a trial has a node for itself or shares it; null where no length is predicted.
+
+    ``more`` has the repeats of cases, by id, that have others.
+    """
+    of_case = more or {}
     running = [row for row in rows if row.verdict is Verdict.RUN]
     known = [(row, row.predicted_total_s) for row in running if row.predicted_total_s is not None]
     if not known:
@@ -54,7 +60,7 @@ def outlook(rows: Sequence[PlannedCase], hardware: Hardware, *, repeats: int, ex
     jobs = [
         Job(key=f"{row.case.id}-{trial}", ranks=row.case.gpus, slots=float(row.case.gpus), seconds=seconds, group=weights_group(row.case))
         for row, seconds in known
-        for trial in range(repeats)
+        for trial in range(of_case.get(row.case.id, repeats))
     ]
     nodes = _nodes(hardware.gpus)
     work_s = sum(job.slots * job.seconds for job in jobs)
@@ -63,7 +69,7 @@ def outlook(rows: Sequence[PlannedCase], hardware: Hardware, *, repeats: int, ex
     host = max((row.predicted_host_bytes or 0) * (min(GPUS_A_NODE, hardware.gpus) // row.case.gpus or 1) for row, _ in known)
     return Outlook(
         trials=len(jobs),
-        unknown=(len(running) - len(known)) * repeats,
+        unknown=sum(of_case.get(row.case.id, repeats) for row in running) - len(jobs),
         gpu_hours=work_s / 3600,
         wall_s=wall_s,
         bound_s=bound_s,

@@ -36,6 +36,9 @@ LEAST_SHARE = 5e-4
 _SHADE = alt.Scale(domain=list(GROUPS), range=list(GROUPS.values()))
 _LINES = {"device_used_bytes": "GPU in use", "host_pss_bytes": "host (PSS)", "host_rss_bytes": "host (RSS)"}
 
+# Vega puts ticks between few steps all the same, and rounds their labels to a second 2.
+_WHOLE = "datum.value % 1 ? '' : datum.value"
+
 
 def group_of(stage: Stage) -> str:
     """What a stage is to a reader."""
@@ -153,7 +156,7 @@ def _memory() -> dict[str, object]:
 
 
 def _steps() -> dict[str, object]:
-    x = alt.X("step:Q", title="Step", axis=alt.Axis(format="d", tickMinStep=1), scale=alt.Scale(nice=False, padding=12))
+    x = alt.X("step:Q", title="Step", axis=alt.Axis(labelExpr=_WHOLE, tickMinStep=1), scale=alt.Scale(nice=False, padding=12))
     y = alt.Y("seconds:Q", title="Seconds", scale=alt.Scale(zero=True))
     shade = alt.Color("group:N", title=None, scale=_SHADE)
     hover = [alt.Tooltip("step:Q", title="Step"), alt.Tooltip("told:N", title="Seconds"), alt.Tooltip("group:N", title="Expert")]

@@ -9,6 +9,7 @@ from html import escape
 from wansweep.metrics import METRIC
 from wansweep.record import Record
 from wansweep.report.pictures import Row
+from wansweep.tables.drift import IDENTICAL
 from wansweep.tables.results import Results
 from wansweep.units import NOT_MEASURED
 
@@ -37,12 +38,17 @@ _FIGURES = (
     "energy_j",
     "tflops",
     "mfu_pct",
+    "ssim",
+    "psnr_db",
+    "flip",
+    "latent_error",
     "predicted_total_s",
     "predicted_step_s",
     "predicted_peak_bytes",
 )
 _COUNTS = ("steps", "gpus")
 NOT_RUN = "not run yet"
+_INFINITE = "1e9"
 
 
 def render(results: Results, shown: Mapping[str, Record]) -> str:
@@ -115,6 +121,8 @@ def _count(value: int) -> str:
 
 def _figure(name: str, row: Row) -> str:
     metric, value = METRIC[name], row[name]
+    if name == "psnr_db" and row["psnr_db_why"] == IDENTICAL:  # infinite, and so the highest when sorted
+        return f'<td class="number" data-value="{_INFINITE}">{IDENTICAL}</td>'
     if value is None:
         return f'<td class="number none">{NOT_MEASURED}</td>'
     spread = row.get(f"{name}_spread")

@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 import vl_convert
 
+from wansweep.lossy import lossy_levers
 from wansweep.record import Outcome, Record
 from wansweep.report import case_plots, case_table, pictures, plots
 from wansweep.report.cells import figure
@@ -141,6 +142,7 @@ def _answers(results: Results) -> str:
     """The first questions, answered: the fastest case, the smallest, the fewest joules."""
     ok = results.summary.filter(pl.col("outcome") == str(Outcome.OK))
     memory = memory_measured(results.summary)
+    pulled = {case.id for case in results.sweep.cases if lossy_levers(case)}
     asked = {"Fastest": "total_s", "Least memory": memory, "Least energy": "energy_j"}
     tiles = []
     for question, name in asked.items():
@@ -148,8 +150,11 @@ def _answers(results: Results) -> str:
         if best and name:
             row = best[0]
             link = f'<a href="#case-{escape(row["case_id"], quote=True)}">{escape(row["label"])}</a>'
+            lossy = ", lossy" if row["case_id"] in pulled else ""
             beside = figure(row, "total_s") if name != "total_s" else figure(row, memory) if memory else ""
-            tiles.append(f"<li><span>{question}</span><strong>{figure(row, name)}</strong>{link}<small>{beside}, n={row['n']}</small></li>")
+            tiles.append(
+                f"<li><span>{question}</span><strong>{figure(row, name)}</strong>{link}<small>{beside}, n={row['n']}{lossy}</small></li>"
+            )
     return f'<ul class="answers">{"".join(tiles)}</ul>' if tiles else '<p class="empty">No case of this run ended ok.</p>'
 
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from wansweep.case import Preset
 from wansweep.metrics import METRIC
-from wansweep.report import breakdown
+from wansweep.report import breakdown, drift
 from wansweep.report.cells import cell, known, size, table
 from wansweep.sweep import Sweep
 from wansweep.tables.results import Results
@@ -26,6 +26,7 @@ def render(results: Results, breakdowns: Mapping[str, str] | None = None) -> str
         _head(results),
         _summary(results.summary),
         *_notes(results),
+        drift.section(results),
         "# Detailed Breakdown",
         *told.values(),
         "# Environment",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil, floor, log10
 from typing import Any
 
 import altair as alt
@@ -100,6 +101,14 @@ def axis_scale(values: Sequence[float], *, zero: bool = False) -> alt.Scale:
     if values and min(values) > 0 and max(values) / min(values) > 30:
         return alt.Scale(type="log", nice=False, padding=24)
     return alt.Scale(zero=zero, padding=24) if not zero else alt.Scale(zero=True)
+
+
+def axis(values: Sequence[float]) -> alt.Axis:
+    """The axis of `axis_scale`: a logarithmic one names 1, 10, 100 and a value between them, since Vega's choice runs into itself."""
+    if axis_scale(values).to_dict().get("type") != "log":
+        return alt.Axis()
+    first, last = floor(log10(min(values))), ceil(log10(max(values)))
+    return alt.Axis(values=[factor * 10.0**power for power in range(first, last + 1) for factor in (1, 3)], format="~g")
 
 
 def _symbols(colour: str) -> dict[str, Any]:

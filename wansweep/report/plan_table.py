@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from wansweep import twins
 from wansweep.plan.outlook import Outlook
 from wansweep.plan.planner import PlannedCase, Verdict
 from wansweep.report.text import as_text
@@ -40,8 +41,11 @@ def render(sweep: Sweep, rows: Sequence[PlannedCase], whole: Outlook | None = No
             *_figures(row),
             Text(f"{row.verdict}{': ' + row.reason if row.reason else ''}{' (' + row.note + ')' if row.note else ''}"),
         )
-    trials = sum(row.verdict is Verdict.RUN for row in rows) * sweep.procedure.repeats
-    below = [f"{trials} trials ({sweep.procedure.repeats} a case), each at most {sweep.procedure.timeout_s:g} s."]
+    repeats = twins.repeats(sweep)
+    trials = sum(repeats[row.case.id] for row in rows if row.verdict is Verdict.RUN)
+    twice = sum(count > sweep.procedure.repeats for count in repeats.values())
+    more = f", {twins.LEAST_REPEATS} of {twice} that drift is held against" if twice else ""
+    below = [f"{trials} trials ({sweep.procedure.repeats} a case{more}), each at most {sweep.procedure.timeout_s:g} s."]
     below += ["On a cluster without GPUs, ranks reserve CPUs instead."]
     if len(rows) > SHOWN:
         below.append(f"The first {SHOWN} of {len(rows)} cases are shown; format=json has all.")

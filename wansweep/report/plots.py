@@ -11,8 +11,9 @@ import polars as pl
 from wansweep.hardware import GPUS
 from wansweep.metrics import METRIC
 from wansweep.record import Outcome
+from wansweep.report import drift, drift_plot
 from wansweep.report.cells import figure
-from wansweep.report.pictures import CASE, INK, LINE, MUTED, SERIES, Picture, Row, axis_scale, colours, drawn, on, shapes
+from wansweep.report.pictures import CASE, INK, LINE, MUTED, SERIES, Picture, Row, axis, axis_scale, colours, drawn, on, shapes
 from wansweep.tables.results import Results
 from wansweep.tables.tradeoffs import frontier, ladder, memory_measured, scaling
 from wansweep.units import GIB
@@ -25,8 +26,8 @@ _NO_MEMORY = "No memory was measured in any case that ended ok."
 
 
 def pictures(results: Results) -> list[Picture]:
-    """The four, in the order a reader asks; one that has nothing to show says why."""
-    return [_cost(results), _ladder(results), _predicted(results), *_scaling(results)]
+    """In the order a reader asks; one that has nothing to show says why, and drift is left out of a run without lossy cases."""
+    return [_cost(results), _ladder(results), *drift_plot.pictures(results), _predicted(results), *_scaling(results)]
 
 
 def timed(row: Row) -> str:
@@ -51,6 +52,7 @@ def _cost(results: Results) -> Picture:
     y = alt.Y("gib:Q", title=f"Peak {_MEMORY[memory]} (GiB)", scale=alt.Scale(domain=[0, highest], nice=False))
     offloads, models = _distinct(points, "offload"), _distinct(points, "model")
     hover = [CASE, alt.Tooltip("time:N", title="Time"), alt.Tooltip("memory:N", title="Memory"), alt.Tooltip("settings:N", title="Settings")]
+    hover += [alt.Tooltip("drift:N", title="Drift")] if any(point["drift"] for point in points) else []
     chart = drawn(
         on("cards").mark_rule(strokeDash=[4, 4], color=MUTED, opacity=0.55).encode(y=y),
         on("cards").mark_text(align="right", dx=-2, dy=-6, color=MUTED, fontSize=11).encode(y=y, x=alt.value("width"), text="names:N"),
@@ -74,7 +76,7 @@ def _cost(results: Results) -> Picture:
 
 def _point(row: Row, memory: str) -> Row:
     settings = f"{row['gpus']} GPU(s), {row['parallel']}, {row['width']}x{row['height']}x{row['frames']}, {row['steps']} steps, {row['dtype']}"
-    told = {"time": timed(row), "memory": f"{figure(row, memory)}", "settings": settings, "gib": row[memory] / GIB}
+    told = {"time": timed(row), "memory": f"{figure(row, memory)}", "settings": settings, "drift": drift.told(row), "gib": row[memory] / GIB}
     return {**{name: row[name] for name in ("case_id", "label", "offload", "model", "total_s")}, **told}
 
 
@@ -119,13 +121,15 @@ def _ladder(results: Results) -> Picture:
         return Picture(key="ladder", title=title, reading="", why=f"None of {rungs.height} offloading cases takes less memory than its twin.")
     assert memory is not None
     rows = [_rung(row) for row in saving.head(MOST_BARS).iter_rows(named=True)]
+    longest = max(row["end"] for row in rows)
     y = alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=170, domain=False, ticks=False))
     hover = [CASE, alt.Tooltip("twin:N", title="Against"), alt.Tooltip("paid:N", title="Pays"), alt.Tooltip("price:N", title="Price")]
     chart = drawn(
         on("rungs")
         .mark_bar(cornerRadiusEnd=3, height={"band": 0.62})
         .encode(
-            x=alt.X("s_per_gib:Q", title="Seconds paid for each GiB saved"),
+            # Room for what stands behind the longest bar.
+            x=alt.X("s_per_gib:Q", title="Seconds paid for each GiB saved", scale=alt.Scale(domainMax=1.15 * (longest or 1.0), nice=False)),
             y=y,
             color=alt.Color("offload:N", title="Offload", scale=colours(_distinct(rows, "offload"))),
             tooltip=hover,
@@ -208,7 +212,9 @@ def _predicted(results: Results) -> Picture:
     values = [value for row in rows for value in (row["predicted"], row["measured"])]
     ends = [{"measured": at, "predicted": at} for at in (min(values), max(values))]
     scale = axis_scale(values)
-    x, y = alt.X("measured:Q", title="Measured (s)", scale=scale), alt.Y("predicted:Q", title="Predicted (s)", scale=scale)
+    ticks = axis(values)
+    x = alt.X("measured:Q", title="Measured (s)", scale=scale, axis=ticks)
+    y = alt.Y("predicted:Q", title="Predicted (s)", scale=scale, axis=ticks)
     shade = alt.Color("what:N", title=None, scale=alt.Scale(domain=list(pairs), range=list(SERIES[: len(pairs)])))
     hover = [CASE, alt.Tooltip("what:N", title="What"), alt.Tooltip("told:N", title="Seconds")]
     chart = drawn(

@@ -8,11 +8,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from wansweep.metrics import METRIC
+from wansweep.report import drift
 from wansweep.report.cells import known
 from wansweep.report.text import as_text
 from wansweep.tables.recommendation import OBJECTIVE_METRICS, Candidate, Limits, Objective, Recommendation
 from wansweep.tables.results import Results
-from wansweep.units import GIB, NOT_MEASURED
+from wansweep.units import GIB
 
 _WORDS = {
     Objective.TIME: "Fastest",
@@ -35,9 +37,7 @@ def _one(answer: Recommendation, results: Results, limits: Limits, *, width: int
         best = answer.best
         lines = [f"{_asked(answer, limits)}: {best.case.label} ({_figures(best)}; n={best.n}, {best.stable})"]
         lines += [f"  use it: {_command(results, best)}"]
-        lines += [f"  lossy: {', '.join(best.lossy)}; drift {'not measured' if best.ssim is None else f'SSIM {best.ssim:.3f}'}"] * bool(
-            best.lossy
-        )
+        lines += [f"  lossy: {', '.join(best.lossy)}; drift: {_drift(best)}"] * bool(best.lossy)
         lines += [f"  {line}" for line in answer.trades]
     else:
         lines = [f"{_asked(answer, limits)}: no measured case meets every constraint"]
@@ -54,6 +54,10 @@ def _asked(answer: Recommendation, limits: Limits) -> str:
     asked += [f"under {limits.total_s:g} s"] if limits.total_s else []
     asked += [f"SSIM at least {limits.ssim:g}"] if limits.ssim is not None else []
     return " ".join([_WORDS[answer.objective], ", ".join(asked)]).strip()
+
+
+def _drift(one: Candidate) -> str:
+    return drift.told(one.row) or ("not measured" if one.ssim is None else "the very video of its lossless twin")
 
 
 def _figures(one: Candidate) -> str:
@@ -78,7 +82,8 @@ def _table(answer: Recommendation, results: Results) -> Table:
     for one in answer.candidates:
         checks = "; ".join(f"{'met' if check.met else 'NOT met'} {check.name}: {check.told}" for check in one.checks) or "none asked"
         figures = [OBJECTIVE_METRICS[of].show(value) for of, value in one.figures.items()]
-        ssim = NOT_MEASURED if one.ssim is None else f"{one.ssim:.3f}"
         mark = "yes" if one.on_frontier else ""
-        table.add_row(Text(one.case.label), *figures, ssim, known(one.n), mark, Text(checks, style="" if one.met else "yellow"))
+        table.add_row(
+            Text(one.case.label), *figures, METRIC["ssim"].show(one.ssim), known(one.n), mark, Text(checks, style="" if one.met else "yellow")
+        )
     return table

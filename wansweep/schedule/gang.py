@@ -236,6 +236,7 @@ class Gang:
             for i in range(record.case.batch):
                 self._deliver_from_first(numbered(self._task.video, i), numbered(kept, i))
         self._deliver_from_first(self._task.sheet, folder / "frames" / f"{record.case_id}-{record.trial}.jpg")
+        self._deliver_from_first(self._task.keepsake, folder / "drift" / f"{record.case_id}-{record.trial}.npz")
         trace = folder / "traces" / f"{record.case_id}-{record.trial}.jsonl"
         deliver(self._task.samples, trace, here=self._here, there=self._order.driver_node)
         warm = self._order.procedure.isolation is Isolation.WARM and record.outcome is Outcome.OK

@@ -19,6 +19,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from wansweep import twins
 from wansweep.case import Case
 from wansweep.plan.packing import Predicted
 from wansweep.plan.rules import forbidden
@@ -81,14 +82,14 @@ def run_trials(
     """
     capacity = connection.capacity
     queue = Queue(capacity=capacity, cluster=sweep.cluster, nodes_now=lambda: capacity_now().nodes(gpus=capacity.on_gpus))
-    orders = []
+    orders, kept = [], twins.kept(sweep)
     exporter = Exporter(total=len(todo))
     watcher = _Watchers(watcher, exporter)
     for case, trial in todo:
         if refusal := capacity.refusal(case.gpus, straddle=sweep.cluster.straddle) or forbidden(case):
             watcher.finished(unrun(case, trial, Outcome.INVALID, refusal))
         else:
-            orders.append(replace(_order(sweep, case, trial, connection, run_folder), work=work))
+            orders.append(replace(_order(sweep, case, trial, connection, run_folder, kept), work=work))
             exporter.waiting(case.label)
     if not orders:
         return False
@@ -120,14 +121,14 @@ def run_trials(
     return recorder.interrupted.is_set()
 
 
-def _order(sweep: Sweep, case: Case, trial: int, connection: Connection, run_folder: str) -> Order:
+def _order(sweep: Sweep, case: Case, trial: int, connection: Connection, run_folder: str, kept: frozenset[str]) -> Order:
     return Order(
         case=case,
         trial=trial,
         source=sweep.models[case.model],
         rank_cpus=connection.capacity.rank_cpus(case.gpus),
         on_gpus=connection.capacity.on_gpus,
-        procedure=sweep.procedure,
+        procedure=replace(sweep.procedure, drift=case.id in kept),
         run_folder=run_folder,
         scratch=str(connection.scratch) if connection.started else None,
         driver_node=connection.node,

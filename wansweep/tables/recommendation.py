@@ -89,6 +89,7 @@ class Candidate:
         lossy: Lossy levers it pulls.
         size: As it ran, and steps; ``n/a`` for what an imported report does not state.
         ssim: 1 for a lossless case; against its lossless twin for a lossy one; null when nobody measured it.
+        row: Its row of the summary.
         checks: Every constraint.
         on_frontier: Whether no other case is as fast with as little memory.
     """
@@ -100,6 +101,7 @@ class Candidate:
     stable: str
     lossy: tuple[str, ...]
     ssim: float | None
+    row: Row
     checks: tuple[Check, ...]
     on_frontier: bool = False
 
@@ -143,8 +145,8 @@ def recommend(results: Results, limits: Limits, objective: Objective) -> list[Re
     for case in results.sweep.cases:
         if case.id in ok:
             groups.setdefault((workload(case), _unstated(ok[case.id])), []).append(case)
-    latents = _latents(results.records)
-    return [_answer([ok[case.id] for case in cases], cases, latents, limits, objective) for cases in groups.values()]
+    videos = _videos(results.records)
+    return [_answer([ok[case.id] for case in cases], cases, videos, limits, objective) for cases in groups.values()]
 
 
 def _unstated(row: Row) -> str | None:
@@ -152,23 +154,21 @@ def _unstated(row: Row) -> str | None:
     return row["case_id"] if None in (row["model"], row["width"], row["steps"]) else None
 
 
-def _latents(records: Sequence[Record]) -> dict[str, frozenset[str]]:
-    """Hashes of the final latents by case."""
+def _videos(records: Sequence[Record]) -> dict[str, frozenset[str]]:
+    """Hashes of the videos' pixels by case; of latents alone none would do, since the VAE has lossy levers too."""
     found: dict[str, frozenset[str]] = {}
     for record in records:
-        if record.resolved:
-            found[record.case_id] = found.get(record.case_id, frozenset()) | {record.resolved.latents_sha256}
+        if record.resolved and record.resolved.output_sha256:
+            found[record.case_id] = found.get(record.case_id, frozenset()) | {record.resolved.output_sha256}
     return found
 
 
 def _answer(
-    rows: Sequence[Row], cases: Sequence[Case], latents: dict[str, frozenset[str]], limits: Limits, objective: Objective
+    rows: Sequence[Row], cases: Sequence[Case], videos: dict[str, frozenset[str]], limits: Limits, objective: Objective
 ) -> Recommendation:
     memory = next((name for name in MEMORIES if all(row[name] is not None for row in rows)), None)
-    twins = frozenset(sha for case in cases if not lossy_levers(case) for sha in latents.get(case.id, ()))
-    candidates = [
-        _candidate(row, case, memory, latents.get(case.id, frozenset()), twins, limits) for row, case in zip(rows, cases, strict=True)
-    ]
+    twins = frozenset(sha for case in cases if not lossy_levers(case) for sha in videos.get(case.id, ()))
+    candidates = [_candidate(row, case, memory, videos.get(case.id, frozenset()), twins, limits) for row, case in zip(rows, cases, strict=True)]
     candidates = _with_frontier(candidates)
     candidates.sort(key=lambda one: (not one.met, *_least(one, objective)))
     best = next((one for one in candidates if one.met and one.figures[objective] is not None), None)
@@ -188,17 +188,17 @@ def _least(one: Candidate, objective: Objective) -> tuple[bool, float, float]:
     return value is None, value or 0.0, time_s or 0.0
 
 
-def _candidate(row: Row, case: Case, memory: str | None, latents: frozenset[str], twins: frozenset[str], limits: Limits) -> Candidate:
+def _candidate(row: Row, case: Case, memory: str | None, videos: frozenset[str], twins: frozenset[str], limits: Limits) -> Candidate:
     total_s, vram = row["total_s"], row[memory] if memory else None
     lossy = tuple(lossy_levers(case))
     stated = row["dtype"] is not None  # an imported report does not say how it computed
-    # A bit-equal latent is a measured drift: none.
-    ssim = 1.0 if (not lossy and stated) or (latents and latents <= twins) else row.get("ssim")
+    # A bit-equal video is a measured drift: none.
+    ssim = 1.0 if (not lossy and stated) or (videos and videos <= twins) else row["ssim"]
     checks = [
         _at_most("max-vram", vram, limits.vram_bytes, GIB, "GiB"),
         _at_most("max-time", total_s, limits.total_s, 1.0, "s"),
         _ssim(ssim, limits.ssim),
-        _drift(lossy, ssim, limits),
+        _drift(lossy, ssim, limits, row["drift_why"]),
     ]
     return Candidate(
         case=case,
@@ -213,6 +213,7 @@ def _candidate(row: Row, case: Case, memory: str | None, latents: frozenset[str]
         stable=row["stable"],
         lossy=lossy,
         ssim=ssim,
+        row=row,
         checks=tuple(check for check in checks if check),
     )
 
@@ -238,16 +239,16 @@ def _ssim(ssim: float | None, limit: float | None) -> Check | None:
     if ssim is None:
         return Check(name="min-ssim", met=False, told="drift not measured")
     excess = None if ssim >= limit else 100 * (limit - ssim) / limit
-    return Check(name="min-ssim", met=ssim >= limit, told=f"{ssim:.3f}", excess_pct=excess)
+    return Check(name="min-ssim", met=ssim >= limit, told=METRIC["ssim"].show(ssim), excess_pct=excess)
 
 
-def _drift(lossy: tuple[str, ...], ssim: float | None, limits: Limits) -> Check | None:
+def _drift(lossy: tuple[str, ...], ssim: float | None, limits: Limits, why: str | None) -> Check | None:
     """A lossy case needs a measured drift, unless the user takes it as it is."""
     if not lossy:
         return None
     if ssim is not None or limits.allow_lossy:
         return Check(name="drift", met=True, told="measured" if ssim is not None else "not measured, allowed")
-    return Check(name="drift", met=False, told=f"lossy ({', '.join(lossy)}) and its drift not measured")
+    return Check(name="drift", met=False, told=f"lossy ({', '.join(lossy)}) and its drift not measured{f': {why}' if why else ''}")
 
 
 def _with_frontier(candidates: Sequence[Candidate]) -> list[Candidate]:

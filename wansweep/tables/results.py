@@ -8,9 +8,11 @@ from typing import Any
 
 import polars as pl
 
+from wansweep.drift.distance import Distance
 from wansweep.record import Record
 from wansweep.store import Unreadable
 from wansweep.sweep import Sweep
+from wansweep.tables.drift import with_drift
 from wansweep.tables.frames import stages_frame, summary_frame
 from wansweep.tables.predicted import with_predictions
 from wansweep.telemetry.environment import Environment
@@ -45,15 +47,27 @@ def tabulate(
     records: Sequence[Record],
     unreadable: Sequence[Unreadable],
     predictions: Mapping[str, Mapping[str, Any]] | None = None,
+    distances: Mapping[str, Distance] | None = None,
 ) -> Results:
     """The results of a run, from what its folder holds."""
     stages = stages_frame(records)
+    summary = with_predictions(summary_frame(sweep.cases, records, stages), predictions or {})
     return Results(
         sweep=sweep,
         environment=environment,
         records=tuple(records),
         unreadable=tuple(unreadable),
-        summary=with_predictions(summary_frame(sweep.cases, records, stages), predictions or {}),
+        summary=_with_runs(with_drift(summary, sweep, records, distances or {}), records),
         stages=stages,
         predictions=predictions or {},
     )
+
+
+def _with_runs(summary: pl.DataFrame, records: Sequence[Record]) -> pl.DataFrame:
+    """The summary with the runs that a case's trials were merged from; null in a run of its own."""
+    runs: dict[str, dict[str, None]] = {}
+    for record in records:
+        if record.run:
+            runs.setdefault(record.case_id, {})[record.run] = None
+    told = [", ".join(runs[id_]) if id_ in runs else None for id_ in summary["case_id"]]
+    return summary.with_columns(merged_from=pl.Series(told, dtype=pl.String))

@@ -41,6 +41,12 @@ def compare(base: Environment, head: Environment, *, across: Iterable[str] = ())
     )
 
 
+def must_be_equal(environment: Environment) -> dict[str, str | None]:
+    """What must be equal of an environment, in words; null where it does not say."""
+    facts = _facts(environment)
+    return {name: facts[name] for name in MUST_BE_EQUAL}
+
+
 def _facts(environment: Environment) -> Mapping[str, str | None]:
     """Every compared fact in words; null where the environment does not say."""
     limits = sorted({gpu.power_limit_w for gpu in environment.gpus if gpu.power_limit_w is not None})

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from wansweep.drift.keepsake import write
+
 SHEET_FRAMES = 6
 SHEET_COLUMNS = 3
 TILE_WIDTH = 240
@@ -19,8 +21,11 @@ SHEET_BYTES = 64 * 1024
 _QUALITIES = (85, 70, 50, 30, 10)
 
 
-def keep(video: torch.Tensor, sheet: Path) -> str:
-    """The SHA-256 of a batch of videos (B x frames x 3 x height x width, 0 to 1) as 8-bit RGB; writes the first one's contact sheet as JPEG."""
+def keep(video: torch.Tensor, sheet: Path, keepsake: Path | None = None, latents_BCFHW: torch.Tensor | None = None) -> str:
+    """The SHA-256 of a batch of videos (B x frames x 3 x height x width, 0 to 1) as 8-bit RGB; writes the first one's contact sheet as JPEG.
+
+    With a path for it, what the first can be held against another by is kept there too: the latents and the sheet's frames, as they are.
+    """
     shown = set(_across(video.shape[1]))
     digest = hashlib.sha256()
     tiles = []
@@ -31,6 +36,8 @@ def keep(video: torch.Tensor, sheet: Path) -> str:
             if place == 0 and number in shown:
                 tiles.append(Image.fromarray(pixels_HWC))
     sheet.write_bytes(contact_sheet(tiles))
+    if keepsake is not None and latents_BCFHW is not None:
+        write(keepsake, latents_BCFHW.float().cpu().numpy(), tiles, sorted(shown))
     return digest.hexdigest()
 
 

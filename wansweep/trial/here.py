@@ -6,6 +6,7 @@ import os
 import socket
 import tempfile
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def run_here(case: Case, *, source: ModelSource, procedure: Procedure, warm: boo
     cores = host_limits().usable_cores
     facts, started_utc, origin_s = introduce(0, cores), datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="wansweep-here-") as scratch:
-        task = Task(case=case, source=source, origin_s=origin_s, scratch=Path(scratch), procedure=procedure)
+        task = Task(case=case, source=source, origin_s=origin_s, scratch=Path(scratch), procedure=replace(procedure, drift=False))
         gpus = [facts.device_uuid] if facts.device_uuid else []
         with Sampling(out=task.samples, gpus=gpus, pids=[os.getpid()], period_s=procedure.sample_period_s) as sampling:
             ending = run_rank(task, Seat(rank=0, world=1, rendezvous="", cores=cores))

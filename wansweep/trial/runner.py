@@ -172,7 +172,8 @@ class _Run:
             if seat.rank == 0:
                 with stages(StageKind.SAVE):
                     save(video, task.video, fps=task.source.fps)
-            output = frames.keep(video, task.sheet) if seat.rank == 0 else None
+            keepsake = task.keepsake if task.procedure.drift else None
+            output = frames.keep(video, task.sheet, keepsake, latents) if seat.rank == 0 else None
             return Ending(
                 rank=seat.rank,
                 outcome=Outcome.OK,

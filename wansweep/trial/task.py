@@ -104,6 +104,11 @@ class Task:
         """Where rank 0 saves the contact sheet."""
         return self.scratch / "frames.jpg"
 
+    @property
+    def keepsake(self) -> Path:
+        """Where rank 0 keeps what the video can be held against another's by (`drift.keepsake`)."""
+        return self.scratch / "keepsake.npz"
+
 
 def numbered(path: Path, i: int) -> Path:
     """The file of a batch's video: the path itself for the first, ``NAME-1.mp4`` for the second."""
