@@ -1,7 +1,8 @@
-"""Who writes to a run folder: an advisory lock that the kernel takes from an owner that dies. Readers need none, since every file is there whole.
+"""Who writes to a run folder: an advisory lock that the kernel takes from an owner that dies. Readers need none.
 
-``flock`` on a file in the folder. On NFS (Linux) it is the server's lock and holds between machines, unless the mount says ``local_lock`` or
-``nolock``; a server gives a dead machine's lock back after its lease. Where a file system has no locks at all the sweep goes on without, and says so.
+``flock`` on a file in the folder; every other file there is whole at any time, so that reading needs no lock. On NFS (Linux) it is the server's
+lock and holds between machines, unless the mount says ``local_lock`` or ``nolock``; a server takes a dead machine's lock back after its lease.
+Where a file system has no locks at all the sweep goes on without, and says so.
 """
 
 from __future__ import annotations

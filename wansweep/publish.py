@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
 
-from wansweep.errors import SeedError
+from wansweep.errors import SeedError, StoreError
 from wansweep.record import Record
 from wansweep.report import markdown
 from wansweep.seed import importing
@@ -115,12 +116,16 @@ class Publisher:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        folder.frames.mkdir(exist_ok=True)  # a folder of an older version is gone on with
+        with suppress(OSError):  # a folder of an older version is gone on with; without, only pictures are lost
+            folder.frames.mkdir(exist_ok=True)
         self._sweep = folder.sweep()
         self._environment = folder.environment()
         records, self._unreadable = folder.read()
         # By file: a trial that is run again takes the place of the accident it was, here as on disk.
         self._records = {(record.case_id, record.trial): record for record in records}
+        for record in records:
+            with suppress(StoreError):  # samples that a full disk did not take before
+                self._store_trace(record)
         self._predictions = folder.predictions()
         self._ended_s = float("-inf")
         self._took_s = 0.0
@@ -135,13 +140,22 @@ class Publisher:
         return list(self._records.values())
 
     def add(self, record: Record) -> None:
-        """Store a record, and then render the folder again unless that was done too short a while ago."""
+        """Store a record, and then render the folder again unless that was done too short a while ago.
+
+        Samples come first: a trial with a record is whole, and is not run again. A disk too full for them may still take the record, and one
+        too full to render has lost nothing.
+
+        Raises:
+            StoreError: The record could not be written.
+        """
+        with suppress(StoreError):
+            self._store_trace(record)
         self._folder.append(record)
-        self._store_trace(record)
         self._records.pop((record.case_id, record.trial), None)
         self._records[record.case_id, record.trial] = record
         if self._took_s <= SHARE * (time.monotonic() - self._ended_s):
-            self.render()
+            with suppress(StoreError):
+                self.render()
 
     def _store_trace(self, record: Record) -> None:
         """The trial's samples as Parquet, a tenth of the size of the lines that the sampler wrote."""

@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -65,7 +66,8 @@ class LiveView:
         if self._console.is_terminal:
             self._live.stop()
         if self._file is not None:
-            self._file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._file.unlink()
 
     def doing(self, label: str, what: str) -> None:
         """A trial is running and this is its stage."""
