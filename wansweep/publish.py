@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -114,13 +115,21 @@ def _read_text(source: Path) -> str:
 class Publisher:
     """Keeps a run folder's rendered files up to date while its sweep runs."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, *, departures: tuple[str, ...] = ()) -> None:
+        """Read what the folder has; new records get ``departures``.
+
+        Raises:
+            StoreError: It is no run folder, or holds records of a newer wansweep.
+        """
         self._folder = folder
+        self._departures = departures
         with suppress(OSError):  # a folder of an older version is gone on with; without, only pictures are lost
             folder.frames.mkdir(exist_ok=True)
         self._sweep = folder.sweep()
         self._environment = folder.environment()
         records, self._unreadable = folder.read()
+        if newer := [told for told in self._unreadable if told.newer]:
+            raise StoreError(f"{folder.records / newer[0].name}: {newer[0].why}; its trial may be finished, so that nothing is run here")
         # By file: a trial that is run again takes the place of the accident it was, here as on disk.
         self._records = {(record.case_id, record.trial): record for record in records}
         for record in records:
@@ -148,6 +157,7 @@ class Publisher:
         Raises:
             StoreError: The record could not be written.
         """
+        record = replace(record, departures=self._departures)
         with suppress(StoreError):
             self._store_trace(record)
         self._folder.append(record)

@@ -296,7 +296,7 @@ class Record:
         nodes: Ray's ids of the nodes that the ranks were on, each once.
         shared_with: Trials that ran on the same node at the same time, as ``label #repeat``.
         earlier_attempts: One line for each time the trial was lost with its node before this.
-        elsewhere: What the folder's first environment was and this trial's was not, as ``torch: 2.12.0 -> 2.13.0``; of a forced resume.
+        departures: What was otherwise than when the folder was made, as ``torch: 2.12.0 -> 2.13.0``; of a forced resume.
         schema: Version of this format.
     """
 
@@ -324,7 +324,7 @@ class Record:
     nodes: tuple[str, ...] = ()
     shared_with: tuple[str, ...] = ()
     earlier_attempts: tuple[str, ...] = ()
-    elsewhere: tuple[str, ...] = ()
+    departures: tuple[str, ...] = ()
     schema: int = SCHEMA
 
 

@@ -6,6 +6,7 @@
         sweep.yaml            the resolved sweep, written before anything runs
         environment.json      versions, machine, command
         plan.json             what was predicted of each case
+        resumed/001-*         sweep and environment of a forced resume, where they differ from these
         records/ID-TRIAL.json one durable file a finished trial
         traces/ID-TRIAL.parquet  what the sampler saw during it
         videos/               the mp4s, when they are kept
@@ -17,6 +18,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -33,7 +35,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from wansweep.errors import NewerSchemaError, StoreError
 from wansweep.record import Record, from_json, to_json
-from wansweep.sweep import Sweep
+from wansweep.sweep import Sweep, joined
 from wansweep.telemetry.environment import ENVIRONMENT, Environment
 
 # How the name of a file ends that is being written.
@@ -96,6 +98,11 @@ class RunFolder:
         return self.path / "records"
 
     @property
+    def resumed(self) -> Path:
+        """Sweeps and environments of forced resumes."""
+        return self.path / "resumed"
+
+    @property
     def plan(self) -> Path:
         """What was predicted of each case before it ran."""
         return self.path / "plan.json"
@@ -108,12 +115,22 @@ class RunFolder:
             return {}
 
     def sweep(self) -> Sweep:
-        """The sweep that the folder was made for.
+        """The sweep that the folder was made for, with what forced resumes added to it.
 
         Raises:
             StoreError: There is none, or it cannot be read.
         """
-        file = self.path / "sweep.yaml"
+        return functools.reduce(joined, self.sweeps())
+
+    def sweeps(self) -> list[Sweep]:
+        """The sweep that the folder was made for, and those of forced resumes, oldest first.
+
+        Raises:
+            StoreError: One is not there, or cannot be read.
+        """
+        return [self._sweep(file) for file in (self.path / "sweep.yaml", *sorted(self.resumed.glob("*-sweep.yaml")))]
+
+    def _sweep(self, file: Path) -> Sweep:
         try:
             return _SWEEP.validate_python(yaml.load(file.read_text(), Loader=_Loader))
         except FileNotFoundError:
@@ -122,12 +139,38 @@ class RunFolder:
             raise StoreError(f"{file}: cannot be read as a sweep ({_first_line(error)}); {_BY_HAND}") from error
 
     def environment(self) -> Environment:
-        """Where the run ran.
+        """Where the run ran first.
 
         Raises:
             StoreError: It is not there, or cannot be read.
         """
-        file = self.path / "environment.json"
+        return self._environment(self.path / "environment.json")
+
+    def environments(self) -> list[Environment]:
+        """Where the run ran first, and where forced resumes did, oldest first.
+
+        Raises:
+            StoreError: One is not there, or cannot be read.
+        """
+        return [self.environment(), *map(self._environment, sorted(self.resumed.glob("*-environment.json")))]
+
+    def keep(self, sweep: Sweep | None, environment: Environment | None) -> None:
+        """Add what a forced resume goes on with; what the folder was made with stays as it is.
+
+        Raises:
+            StoreError: The disk refuses it.
+        """
+        try:
+            self.resumed.mkdir(exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self.resumed}: cannot be made ({error.strerror})") from error
+        number = 1 + max((int(file.name[:3]) for file in self.resumed.glob("[0-9][0-9][0-9]-*")), default=0)
+        if environment is not None:
+            write_atomic(self.resumed / f"{number:03d}-environment.json", ENVIRONMENT.dump_json(environment, indent=1))
+        if sweep is not None:
+            _write_sweep(self.resumed / f"{number:03d}-sweep.yaml", sweep)
+
+    def _environment(self, file: Path) -> Environment:
         try:
             return ENVIRONMENT.validate_json(file.read_bytes())
         except (OSError, ValidationError) as error:
