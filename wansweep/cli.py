@@ -63,9 +63,10 @@ def run(arguments: Sequence[str]) -> int:
     """Compose the sweep, run what has no record yet as Ray Tune trials, and leave a folder that answers."""
     from wansweep.publish import Publisher
     from wansweep.report import terminal
+    from wansweep.schedule.signals import terminable
 
     request = _request(arguments)
-    with _run_folder(request) as resumed:
+    with terminable(), _run_folder(request) as resumed:
         folder = resumed.folder
         publisher = Publisher(folder, departures=resumed.departures)
         # The folder's cases; a forced resume may have been for some of them, or for more.

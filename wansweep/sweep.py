@@ -68,12 +68,14 @@ class Cluster:
         gpus: GPUs of a cluster that we start; null means all that are there.
         exclusive: One trial a node at a time.
         straddle: A gang that no node can hold may be spread over several.
+        grace_s: After a SIGTERM, as batch systems send it, running trials have so long to finish; then they are stopped and the report is made.
     """
 
     address: str
     gpus: Annotated[int, Field(ge=0)] | None
     exclusive: bool
     straddle: bool = False
+    grace_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,12 +6,9 @@ needs is free. Every admitted trial ends in a record, also when its controller d
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import FrameType
 from typing import Any, Protocol
 
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
@@ -29,6 +26,7 @@ from wansweep.schedule.export import Exporter
 from wansweep.schedule.order import WORK, Order
 from wansweep.schedule.progress import PROGRESS, Progress
 from wansweep.schedule.queue import Queue
+from wansweep.schedule.signals import interruptible
 from wansweep.sweep import Sweep
 
 
@@ -112,7 +110,7 @@ def run_trials(
             verbose=0,
         ),
     )
-    with _interruptible(queue, recorder.interrupted):
+    with interruptible(queue.clear, recorder.interrupted, grace_s=sweep.cluster.grace_s):
         try:
             tuner.fit()
         except KeyboardInterrupt:
@@ -249,20 +247,3 @@ class _Recorder(Callback):  # type: ignore[misc]
         """The record of a trial that left none, and is not tried again."""
         record = unrun(order.case, order.trial, Outcome.CRASH, reason)
         self._watcher.finished(replace(record, earlier_attempts=order.earlier_attempts, shared_with=self._queue.shared_with(order)))
-
-
-@contextmanager
-def _interruptible(queue: Queue, interrupted: threading.Event) -> Iterator[None]:
-    """While the ``with`` lasts, a first SIGINT lets running trials finish and starts no more; a second one stops now."""
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        interrupted.set()
-        queue.clear()
-
-    before: Callable[[int, FrameType | None], Any] | int | None = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
