@@ -74,6 +74,7 @@ def run(arguments: Sequence[str]) -> int:
         todo = _unfinished(sweep, {case.id for case in request.sweep.cases}, publisher.records)
         todo, predicted = _fitting(sweep, folder, publisher, todo)
         interrupted = _run_trials(sweep, folder, publisher, todo, predicted) if todo else False
+        publisher.settle()
         results = publisher.render()
     print(_for_terminal(terminal.render, results))
     print(f"report: {folder.report}")

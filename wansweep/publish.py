@@ -136,6 +136,7 @@ class Publisher:
             with suppress(StoreError):  # samples that a full disk did not take before
                 self._store_trace(record)
         self._predictions = folder.predictions()
+        self._unkept: list[Record] = []
         self._ended_s = float("-inf")
         self._took_s = 0.0
 
@@ -160,12 +161,35 @@ class Publisher:
         record = replace(record, departures=self._departures)
         with suppress(StoreError):
             self._store_trace(record)
-        self._folder.append(record)
+        try:
+            self._folder.append(record)
+        except StoreError:
+            self._unkept.append(record)
+            raise
         self._records.pop((record.case_id, record.trial), None)
         self._records[record.case_id, record.trial] = record
         if self._took_s <= SHARE * (time.monotonic() - self._ended_s):
             with suppress(StoreError):
                 self.render()
+
+    def settle(self) -> None:
+        """Write what the disk did not take when it came; there may be room by now.
+
+        Raises:
+            StoreError: There is none, or still none; a line for each trial that is lost.
+        """
+        lost = []
+        for record in self._unkept:
+            try:
+                self._folder.append(record)
+            except StoreError as error:
+                lost.append(f"{record.label} #{record.trial} ended {record.outcome} and is not kept, and nothing more was started: {error}")
+            else:
+                self._records[record.case_id, record.trial] = record
+        if lost:
+            way_out = f"make room and go on: {self._sweep.command} resume={self._folder.path}"
+            raise StoreError("\n".join([*lost, f"{way_out} runs what is not kept again"]))
+        self._unkept = []
 
     def _store_trace(self, record: Record) -> None:
         """The trial's samples as Parquet, a tenth of the size of the lines that the sampler wrote."""

@@ -1,4 +1,4 @@
-"""What ranks run where what becomes of a trial is the subject: the stages of a whole trial at once, always the same figures, and a line in a ledger.
+"""What ranks run where the fate of records is the subject: a whole trial's stages at once, always the same, and a line in a ledger.
 
 The prompt is ``LEDGER SECONDS``: so long it takes after its first line. What it makes is small enough for thirty of them in a minute.
 """

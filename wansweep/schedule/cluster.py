@@ -186,7 +186,7 @@ def _start(cluster: Cluster, scratch: Path) -> None:
     try:
         with _loopback():
             _init(cluster, scratch)
-    except Exception as error:  # noqa: BLE001  (Ray raises bare Exceptions when its processes do not come up)
+    except Exception as error:  # what Ray raises when its processes do not come up
         told = " ".join(str(error).split())[:200]
         raise ClusterError(f"cluster.address=local: Ray did not start ({told}); a machine that is overloaded needs another try") from error
 

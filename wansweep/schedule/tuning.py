@@ -7,7 +7,7 @@ needs is free. Every admitted trial ends in a record, also when its controller d
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from wansweep.case import Case
+from wansweep.errors import StoreError
 from wansweep.plan.packing import Predicted
 from wansweep.plan.rules import forbidden
 from wansweep.record import Outcome, Record, from_json, unrun
@@ -44,10 +45,12 @@ class Watcher(Protocol):
 
 
 class _Watchers:
-    """Several watchers as one, told in order."""
+    """Several watchers as one, told in order. Where a record cannot be kept no more trials start, but what runs may still find room."""
 
-    def __init__(self, *watchers: Watcher) -> None:
+    def __init__(self, *watchers: Watcher, stop: Callable[[], None]) -> None:
         self._watchers = watchers
+        self._stop = stop
+        self.refused = False
 
     def doing(self, label: str, what: str) -> None:
         for watcher in self._watchers:
@@ -59,7 +62,11 @@ class _Watchers:
 
     def finished(self, record: Record) -> None:
         for watcher in self._watchers:
-            watcher.finished(record)
+            try:
+                watcher.finished(record)
+            except StoreError:
+                self.refused = True
+                self._stop()
 
 
 def run_trials(
@@ -81,17 +88,17 @@ def run_trials(
     queue = Queue(capacity=capacity, cluster=sweep.cluster, nodes_now=lambda: capacity_now().nodes(gpus=capacity.on_gpus))
     orders = []
     exporter = Exporter(total=len(todo))
-    watcher = _Watchers(watcher, exporter)
+    watchers = _Watchers(watcher, exporter, stop=queue.clear)
     for case, trial in todo:
         if refusal := capacity.refusal(case.gpus, straddle=sweep.cluster.straddle) or forbidden(case):
-            watcher.finished(unrun(case, trial, Outcome.INVALID, refusal))
+            watchers.finished(unrun(case, trial, Outcome.INVALID, refusal))
         else:
             orders.append(replace(_order(sweep, case, trial, connection, run_folder), work=work))
             exporter.waiting(case.label)
-    if not orders:
+    if not orders or watchers.refused:
         return False
     queue.add(orders, predicted)
-    recorder = _Recorder(watcher, queue, retries=sweep.procedure.retries)
+    recorder = _Recorder(watchers, queue, retries=sweep.procedure.retries)
     tuner = Tuner(
         CaseTrial,
         tune_config=TuneConfig(
