@@ -247,7 +247,7 @@ def test_a_killed_sampler_costs_figures_and_no_trial(ray_address: str, tmp_path:
 
 
 def test_a_driver_whose_raylet_is_killed_loses_nothing_recorded_and_can_be_resumed(tmp_path: Path, ray_address: str) -> None:
-    sweep = stub(tmp_path, "local", cases=3, seconds=1)
+    sweep = stub(tmp_path, "local", cases=3, seconds=8)
     with sweep.started() as driver:
         wait_for_begun(sweep, 2)
         family = processes_of(driver.pid)
@@ -258,7 +258,7 @@ def test_a_driver_whose_raylet_is_killed_loses_nothing_recorded_and_can_be_resum
     assert driver.returncode != 0, err
     assert before.items() <= files(sweep.folder).items()
     psutil.wait_procs(family, timeout=60)
-    done = stub(tmp_path, ray_address, cases=3, seconds=1).ran(f"resume={sweep.folder.path}")
+    done = stub(tmp_path, ray_address, cases=3, seconds=8).ran(f"resume={sweep.folder.path}")
     assert done.returncode == 0, done.stderr
     assert before.items() <= files(sweep.folder).items()
     assert pl.read_csv(sweep.folder.path / "summary.csv")["outcome"].to_list() == ["ok"] * 3
