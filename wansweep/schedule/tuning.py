@@ -26,7 +26,7 @@ from wansweep.schedule.controller import CaseTrial
 from wansweep.schedule.export import Exporter
 from wansweep.schedule.order import WORK, Order
 from wansweep.schedule.progress import PROGRESS, Progress
-from wansweep.schedule.queue import Queue
+from wansweep.schedule.queue import RETURN_S, Queue
 from wansweep.schedule.signals import interruptible
 from wansweep.sweep import Sweep
 
@@ -85,7 +85,12 @@ def run_trials(
     runs, `schedule.rank.Work`; ``predicted`` is by case id.
     """
     capacity = connection.capacity
-    queue = Queue(capacity=capacity, cluster=sweep.cluster, nodes_now=lambda: capacity_now().nodes(gpus=capacity.on_gpus))
+    queue = Queue(
+        capacity=capacity,
+        cluster=sweep.cluster,
+        nodes_now=lambda: capacity_now().nodes(gpus=capacity.on_gpus),
+        return_s=0.0 if connection.started else RETURN_S,
+    )
     orders = []
     exporter = Exporter(total=len(todo))
     watchers = _Watchers(watcher, exporter, stop=queue.clear)
