@@ -32,7 +32,7 @@ OK, FAILED_CASES, WRONG, REGRESSION, NOTHING_COMPARABLE, INTERRUPTED = 0, 1, 2, 
 
 USAGE = """\
 wansweep [run] +sweep=NAME [overrides]     run a sweep; the last line on stdout is its run folder
-wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record (resume.force=true: although sweep or machine differ)
+wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record (resume.force=true: although things differ)
 wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts)
 wansweep report RUN_DIR                    render a run folder's report again (--format md|html|terminal|seed)
 wansweep recommend RUN_DIR                 which case to use: [--max-vram 24GB] [--max-time 120s] [--objective time|vram|energy|gpu_seconds]
