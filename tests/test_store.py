@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tests.conftest import make_case
 from tests.makers import make_record
 from wansweep.config import read_request
 from wansweep.errors import StoreError
-from wansweep.record import Outcome, from_json, to_json
+from wansweep.record import SCHEMA, Outcome, Record, from_json, to_json
 from wansweep.store import create, open_folder, write_atomic
 from wansweep.telemetry.environment import environment
 
@@ -57,11 +58,78 @@ def test_a_damaged_record_is_told_and_hides_no_other(folder, content: bytes) -> 
     records, unreadable = folder.read()
     assert len(records) == 1
     assert [bad.name for bad in unreadable] == ["bad-0.json"]
-    assert unreadable[0].why
+    assert "runs its trial again" in unreadable[0].why or "under another name" in unreadable[0].why
+
+
+def test_a_damaged_record_is_never_overwritten(folder) -> None:
+    record = make_record(make_case())
+    file = folder.records / f"{record.case_id}-0.json"
+    for damage in (b"cut", b"cut again"):
+        file.write_bytes(damage)
+        folder.append(record)
+    assert folder.read() == ([record], [])
+    assert [folder.records.joinpath(f"{file.name}.unreadable{n}").read_bytes() for n in ("", "-1")] == [b"cut", b"cut again"]
+
+
+def of_schema(schema: int, **more: object) -> bytes:
+    return json.dumps({**json.loads(to_json(make_record(make_case()))), "schema": schema, **more}).encode()
+
+
+@pytest.mark.parametrize("document", [of_schema(SCHEMA + 1), of_schema(SCHEMA + 1, stages="of another kind"), b'{"schema": 99}'])
+def test_a_record_of_a_newer_wansweep_says_so_and_is_never_overwritten(folder, document: bytes) -> None:
+    record = make_record(make_case())
+    file = folder.records / f"{record.case_id}-0.json"
+    file.write_bytes(document)
+    other = make_record(make_case(seed=7))
+    folder.append(other)
+    records, (newer,) = folder.read()
+    assert records == [other]
+    assert (newer.name, newer.newer) == (file.name, True)
+    assert f"reads up to {SCHEMA}: upgrade wansweep" in newer.why
+    with pytest.raises(StoreError, match="it is left as it is"):
+        folder.append(record)
+    assert file.read_bytes() == document
+
+
+def test_the_oldest_record_of_this_schema_is_read_with_defaults_for_what_it_lacks() -> None:
+    record = make_record(make_case())
+    document = json.loads(to_json(record))
+    for field in fields(Record):
+        if field.default is not MISSING or field.default_factory is not MISSING:
+            del document[field.name]
+    assert from_json(json.dumps(document)) == record
+
+
+def test_a_copy_of_a_record_does_not_count_twice(folder) -> None:
+    record = make_record(make_case())
+    folder.append(record)
+    (folder.records / "copy of it.json").write_bytes(to_json(record))
+    records, (copy,) = folder.read()
+    assert records == [record]
+    assert copy.why.startswith(f"the record of {record.case_id}-0 under another name")
+
+
+def test_what_a_killed_process_had_begun_to_write_is_tidied_away_and_nothing_else(folder) -> None:
+    begun = [folder.path / ".report.md.x1.part", folder.records / ".a-0.json.x2.part", folder.traces / ".a-0.jsonl.part"]
+    for file in [*begun, kept := folder.path / ".gitignore"]:
+        file.write_bytes(b"half")
+    folder.tidy()
+    assert kept.exists()
+    assert not any(file.exists() for file in begun)
+
+
+def test_a_folder_that_cannot_be_filled_is_not_left_half_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        create(tmp_path, read_request(["+sweep=quick"]).sweep, environment())
+    assert list((tmp_path / "quick").iterdir()) == []
 
 
 def test_a_file_that_is_being_written_is_no_record_yet(folder) -> None:
-    (folder.records / ".abc-0.json.tmp123").write_bytes(b"{")
+    (folder.records / ".abc-0.json.tmp123.part").write_bytes(b"{")
     assert folder.read() == ([], [])
 
 

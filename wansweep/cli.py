@@ -9,7 +9,8 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
     from wansweep.plan.packing import Predicted
     from wansweep.publish import Publisher
     from wansweep.record import Record
+    from wansweep.resume import Resumed
     from wansweep.store import RunFolder
+    from wansweep.sweep import Sweep
 
 OK, FAILED_CASES, WRONG, REGRESSION, NOTHING_COMPARABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 USAGE = """\
 wansweep [run] +sweep=NAME [overrides]     run a sweep; the last line on stdout is its run folder
-wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record
+wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record (resume.force=true: although things differ)
 wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts)
 wansweep report RUN_DIR                    render a run folder's report again (--format md|html|terminal|seed)
 wansweep recommend RUN_DIR                 which case to use: [--max-vram 24GB] [--max-time 120s] [--objective time|vram|energy|gpu_seconds]
@@ -65,14 +68,19 @@ def run(arguments: Sequence[str]) -> int:
     """Compose the sweep, run what has no record yet as Ray Tune trials, and leave a folder that answers."""
     from wansweep.publish import Publisher
     from wansweep.report import terminal
+    from wansweep.schedule.signals import terminable
 
     request = _request(arguments)
-    folder = _run_folder(request)
-    publisher = Publisher(folder)
-    todo = _unfinished(request, publisher.records)
-    todo, predicted = _fitting(request, folder, publisher, todo)
-    interrupted = _run_trials(request, folder, publisher, todo, predicted) if todo else False
-    results = publisher.conclude(lambda line: print(line, file=sys.stderr))
+    with terminable(), _run_folder(request) as resumed:
+        folder = resumed.folder
+        publisher = Publisher(folder, departures=resumed.departures)
+        # The folder's cases; a forced resume may have been for some of them, or for more.
+        sweep = replace(request.sweep, cases=folder.sweep().cases)
+        todo = _unfinished(sweep, {case.id for case in request.sweep.cases}, publisher.records)
+        todo, predicted = _fitting(sweep, folder, publisher, todo)
+        interrupted = _run_trials(sweep, folder, publisher, todo, predicted) if todo else False
+        publisher.settle()
+        results = publisher.conclude(lambda line: print(line, file=sys.stderr))
     print(_for_terminal(terminal.render, results))
     print(f"report: {folder.report}")
     print(folder.path)
@@ -317,49 +325,51 @@ def _request(arguments: Sequence[str]) -> Request:
     return read_request(options.overrides, config_dir=options.config_dir)
 
 
-def _run_folder(request: Request) -> RunFolder:
-    """A new run folder, or the one to go on with.
+@contextmanager
+def _run_folder(request: Request) -> Iterator[Resumed]:
+    """A new run folder, or the one to go on with; nobody else writes there while the ``with`` lasts.
 
     Raises:
-        ConfigError: The folder was made for another set of cases.
+        ConfigError: The folder was made for another sweep, or on another machine.
+        StoreError: It cannot be written, or another one writes there.
     """
+    from wansweep.lock import locked
+    from wansweep.resume import Resumed, resume
     from wansweep.store import create, open_folder
     from wansweep.telemetry.environment import environment
 
-    if request.resume is None:
-        return create(request.reports, request.sweep, environment())
-    folder = open_folder(request.resume)
-    made_for = folder.sweep()
-    asked, there = ({case.id: case.label for case in sweep.cases} for sweep in (request.sweep, made_for))
-    if asked.keys() != there.keys():
-        odd = {id_: label for id_, label in {**asked, **there}.items() if (id_ in asked) != (id_ in there)}
-        first, of = next(iter(odd.items()))
-        side = "only in the sweep asked for" if first in asked else "only in the folder"
-        what = f"made for other cases ({len(odd)} differ, {of} is {side})"
-        raise ConfigError([f"resume={request.resume}: {what}; repeat its own command: {made_for.command}"])
-    return folder
+    here = environment()
+    folder = open_folder(request.resume) if request.resume else create(request.reports, request.sweep, here)
+    with locked(folder.path) as warning:
+        if warning:
+            print(f"wansweep: {warning}", file=sys.stderr)
+        folder.tidy()
+        if request.resume is None:
+            yield Resumed(folder=folder, departures=())
+        else:
+            yield resume(request.resume, request.sweep, here, force=request.force)
 
 
-def _unfinished(request: Request, records: Sequence[Record]) -> list[tuple[Case, int]]:
+def _unfinished(sweep: Sweep, asked: Collection[str], records: Sequence[Record]) -> list[tuple[Case, int]]:
     """The trials (case, repeat) that have no record of an answer yet; a prediction is none where it is to be tried all the same."""
     from wansweep import twins
     from wansweep.forecast import is_prediction
 
-    anyway = request.sweep.procedure.try_anyway
+    anyway = sweep.procedure.try_anyway
     finished = {(record.case_id, record.trial) for record in records if record.outcome.is_answer and not (anyway and is_prediction(record))}
-    repeats = twins.repeats(request.sweep)
-    return [(case, trial) for case in request.sweep.cases for trial in range(repeats[case.id]) if (case.id, trial) not in finished]
+    repeats = twins.repeats(sweep)
+    return [(case, trial) for case in sweep.cases if case.id in asked for trial in range(repeats[case.id]) if (case.id, trial) not in finished]
 
 
 def _fitting(
-    request: Request, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]]
+    sweep: Sweep, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]]
 ) -> tuple[list[tuple[Case, int]], Mapping[str, Predicted]]:
     """What is left of the trials once those that are predicted not to fit have their records, and predictions by case id."""
     from wansweep import forecast
 
-    rows = forecast.foretell(request.sweep, folder)
+    rows = forecast.foretell(sweep, folder)
     publisher.foretold()
-    skipped = [] if request.sweep.procedure.try_anyway else forecast.unfit(rows, todo)
+    skipped = [] if sweep.procedure.try_anyway else forecast.unfit(rows, todo)
     for record in skipped:
         publisher.add(record)
     gone = {(record.case_id, record.trial) for record in skipped}
@@ -367,14 +377,13 @@ def _fitting(
 
 
 def _run_trials(
-    request: Request, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]], predicted: Mapping[str, Predicted]
+    sweep: Sweep, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]], predicted: Mapping[str, Predicted]
 ) -> bool:
     """Run trials on a Ray cluster, storing each record as it comes. Returns whether the user interrupted."""
     from wansweep.schedule.cluster import connect
     from wansweep.schedule.live import LiveView
     from wansweep.schedule.tuning import run_trials
 
-    sweep = request.sweep
     with connect(sweep.cluster) as connection:
         print(connection.told(), file=sys.stderr)
         with LiveView(total=len(todo), title=sweep.name, on_record=publisher.add, file=folder.live) as view:

@@ -34,8 +34,8 @@ from wansweep.shipped import conf_dir
 from wansweep.sweep import Cluster, Hardware, ModelSource, Procedure, Sweep
 
 GROUPS = ("sweep", "procedure", "cluster", "hardware")
-# Short for a field of base; what the contract's users type most.
-ALIASES = {"model": "base.model", "weights": "base.weights", "preset": "base.preset"}
+# Short for another key; what the contract's users type most.
+ALIASES = {"model": "base.model", "weights": "base.weights", "preset": "base.preset", "resume": "resume.folder"}
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -68,6 +68,12 @@ class _Sweep(BaseModel):
     groups: list[str]
 
 
+class _Resume(BaseModel):
+    model_config = _STRICT
+    folder: str | None
+    force: bool
+
+
 class _Root(BaseModel):
     """The composed config, whole."""
 
@@ -79,7 +85,7 @@ class _Root(BaseModel):
     cluster: Cluster
     hardware: Hardware
     reports: str
-    resume: str | None
+    resume: _Resume
     format: Literal["table", "json"]
     stack: str
     calibrate: str | None
@@ -89,6 +95,7 @@ class _Root(BaseModel):
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 _NODES: Mapping[str, Iterable[str]] = {
     "sweep": _Sweep.model_fields,
+    "resume": _Resume.model_fields,
     **{
         node: [field.name for field in dataclasses.fields(kind)]
         for node, kind in [("procedure", Procedure), ("cluster", Cluster), ("hardware", Hardware)]
@@ -104,6 +111,7 @@ class Request:
         sweep: What to run.
         reports: Folder that run folders go into.
         resume: A run folder to go on with.
+        force: Go on with it although sweep or environment differ.
         format: Of ``plan``.
         stack: Whose code ``plan`` predicts, a name of `plan.stack.STACKS`.
         calibrate: A run folder that ``plan`` learns the card's rates from.
@@ -112,6 +120,7 @@ class Request:
     sweep: Sweep
     reports: Path
     resume: Path | None
+    force: bool
     format: Literal["table", "json"]
     stack: str = "diffusers"
     calibrate: Path | None = None
@@ -158,14 +167,17 @@ def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) ->
         cluster=root.cluster,
         hardware=root.hardware,
         models={name: ModelSource(**source.model_dump(exclude={"presets"})) for name, source in root.models.items()},
-        command=shlex.join(["python", "-m", "wansweep", *(o for o in overrides if not o.startswith("resume="))]),
+        command=shlex.join(["python", "-m", "wansweep", *(o.input_line or "" for o in parsed if o.key_or_group.split(".")[0] != "resume")]),
     )
+    if root.resume.force and not root.resume.folder:
+        raise ConfigError(["resume.force=true: nothing to go on with; name the run folder too, as resume=RUN_DIR"])
     if root.stack not in STACKS:
         raise ConfigError([f"stack={root.stack}: no such code; {did_you_mean(root.stack, STACKS)}"])
     return Request(
         sweep=sweep,
         reports=Path(root.reports),
-        resume=Path(root.resume) if root.resume else None,
+        resume=Path(root.resume.folder) if root.resume.folder else None,
+        force=root.resume.force,
         format=root.format,
         stack=root.stack,
         calibrate=Path(root.calibrate) if root.calibrate else None,

@@ -6,6 +6,7 @@
     ├── ConfigError          the command line or the YAML is wrong; carries every problem found, not the first
     ├── CaseError            one case asks for what its model cannot do
     ├── StoreError           a run folder cannot be made, read or written
+    │   └── NewerSchemaError a record of a newer wansweep
     ├── SeedError            a report that is not in the seed format
     └── ClusterError         no Ray cluster, or one that can never hold a case
 
@@ -41,6 +42,10 @@ class CaseError(WansweepError):
 
 class StoreError(WansweepError):
     """A run folder that is not there, not ours, or cannot be written."""
+
+
+class NewerSchemaError(StoreError):
+    """A record that a newer wansweep wrote; this one would misread it."""
 
 
 class SeedError(WansweepError):

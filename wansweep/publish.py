@@ -6,13 +6,15 @@ import io
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from wansweep import twins
 from wansweep.drift import measured
-from wansweep.errors import SeedError
+from wansweep.errors import SeedError, StoreError
 from wansweep.record import Record
 from wansweep.report import markdown
 from wansweep.seed import importing
@@ -134,17 +136,30 @@ def _read_text(source: Path) -> str:
 class Publisher:
     """Keeps a run folder's rendered files up to date while its sweep runs."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, *, departures: tuple[str, ...] = ()) -> None:
+        """Read what the folder has; new records get ``departures``.
+
+        Raises:
+            StoreError: It is no run folder, or holds records of a newer wansweep.
+        """
         self._folder = folder
-        folder.frames.mkdir(exist_ok=True)  # a folder of an older version is gone on with
+        self._departures = departures
+        with suppress(OSError):  # a folder of an older version is gone on with; without, only pictures are lost
+            folder.frames.mkdir(exist_ok=True)
         self._sweep = folder.sweep()
         if twins.kept(self._sweep):
             folder.drift.mkdir(exist_ok=True)
         self._environment = folder.environment()
         records, self._unreadable = folder.read()
+        if newer := [told for told in self._unreadable if told.newer]:
+            raise StoreError(f"{folder.records / newer[0].name}: {newer[0].why}; its trial may be finished, so that nothing is run here")
         # By file: a trial that is run again takes the place of the accident it was, here as on disk.
         self._records = {(record.case_id, record.trial): record for record in records}
+        for record in records:
+            with suppress(StoreError):  # samples that a full disk did not take before
+                self._store_trace(record)
         self._predictions = folder.predictions()
+        self._unkept: list[Record] = []
         self._ended_s = float("-inf")
         self._took_s = 0.0
 
@@ -158,13 +173,46 @@ class Publisher:
         return list(self._records.values())
 
     def add(self, record: Record) -> None:
-        """Store a record, and then render the folder again unless that was done too short a while ago."""
-        self._folder.append(record)
-        self._store_trace(record)
+        """Store a record, and then render the folder again unless that was done too short a while ago.
+
+        Samples come first: a trial with a record is whole, and is not run again. A disk too full for them may still take the record, and one
+        too full to render has lost nothing.
+
+        Raises:
+            StoreError: The record could not be written.
+        """
+        record = replace(record, departures=self._departures)
+        with suppress(StoreError):
+            self._store_trace(record)
+        try:
+            self._folder.append(record)
+        except StoreError:
+            self._unkept.append(record)
+            raise
         self._records.pop((record.case_id, record.trial), None)
         self._records[record.case_id, record.trial] = record
         if self._took_s <= SHARE * (time.monotonic() - self._ended_s):
-            self.render()
+            with suppress(StoreError):
+                self.render()
+
+    def settle(self) -> None:
+        """Write what the disk did not take when it came; there may be room by now.
+
+        Raises:
+            StoreError: There is none, or still none; a line for each trial that is lost.
+        """
+        lost = []
+        for record in self._unkept:
+            try:
+                self._folder.append(record)
+            except StoreError as error:
+                lost.append(f"{record.label} #{record.trial} ended {record.outcome} and is not kept, and nothing more was started: {error}")
+            else:
+                self._records[record.case_id, record.trial] = record
+        if lost:
+            way_out = f"make room and go on: {self._sweep.command} resume={self._folder.path}"
+            raise StoreError("\n".join([*lost, f"{way_out} runs what is not kept again"]))
+        self._unkept = []
 
     def _store_trace(self, record: Record) -> None:
         """The trial's samples as Parquet, a tenth of the size of the lines that the sampler wrote."""

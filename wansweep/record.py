@@ -1,7 +1,7 @@
 """The Record: what one trial leaves behind, and the only thing that crosses from measuring to reporting.
 
 History of the format (``schema``):
-    1: first.
+    1: first. Fields added since have a default, which older records of schema 1 are read with; a field that changes its meaning makes a 2.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import PlainSerializer, TypeAdapter
+from pydantic import PlainSerializer, TypeAdapter, ValidationError
 
 from wansweep.case import Case, Model, Task
+from wansweep.errors import NewerSchemaError
 from wansweep.imported import Imported
 
 SCHEMA = 1
@@ -296,6 +297,7 @@ class Record:
         shared_with: Trials that ran on the same node at the same time, as ``label #repeat``.
         earlier_attempts: One line for each time the trial was lost with its node before this.
         run: Run folder that the trial was copied from, of a merged one; empty where it ran.
+        departures: What was otherwise than when the folder was made, as ``torch: 2.12.0 -> 2.13.0``; of a forced resume.
         schema: Version of this format.
     """
 
@@ -324,10 +326,19 @@ class Record:
     shared_with: tuple[str, ...] = ()
     earlier_attempts: tuple[str, ...] = ()
     run: str = ""
+    departures: tuple[str, ...] = ()
     schema: int = SCHEMA
 
 
 RECORD = TypeAdapter(Record)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Versioned:
+    schema: int
+
+
+_VERSIONED = TypeAdapter(_Versioned)
 
 
 def unrun(case: Case, trial: int, outcome: Outcome, reason: str) -> Record:
@@ -358,6 +369,26 @@ def from_json(document: bytes | str) -> Record:
     """The record in a JSON document.
 
     Raises:
-        pydantic.ValidationError: It is cut short, not a record, or of a schema this version cannot read.
+        pydantic.ValidationError: It is cut short, or not a record.
+        NewerSchemaError: A newer version wrote it.
     """
-    return RECORD.validate_json(document)
+    try:
+        record = RECORD.validate_json(document)
+    except ValidationError:
+        _refuse_newer(_schema(document))
+        raise
+    _refuse_newer(record.schema)
+    return record
+
+
+def _schema(document: bytes | str) -> int:
+    """The schema that a document names which is no record of ours; 0 for none."""
+    try:
+        return _VERSIONED.validate_json(document).schema
+    except ValidationError:
+        return 0
+
+
+def _refuse_newer(schema: int) -> None:
+    if schema > SCHEMA:
+        raise NewerSchemaError(f"schema {schema} is of a newer wansweep than this one, which reads up to {SCHEMA}: upgrade wansweep")

@@ -6,10 +6,12 @@
         sweep.yaml            the resolved sweep, written before anything runs
         environment.json      versions, machine, command
         plan.json             what was predicted of each case
+        resumed/001-*         sweep and environment of a forced resume, where they differ from these
         records/ID-TRIAL.json one durable file a finished trial
         traces/ID-TRIAL.parquet  what the sampler saw during it
         videos/               the mp4s, when they are kept
         live.json             progress, while the sweep runs only
+        .lock                 who writes here, while one does (lock.py)
         frames/ID-TRIAL.jpg   a contact sheet of its video
         drift/ID-TRIAL.npz .json  its latents and some frames (may be deleted), and how far they are from its lossless twin's
         summary.parquet .csv, stages.parquet, report.md report.html, trace.json    rendered from the above after every trial
@@ -17,11 +19,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,12 +34,15 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from wansweep.errors import StoreError
+from wansweep.errors import NewerSchemaError, StoreError
 from wansweep.record import Record, from_json, to_json
-from wansweep.sweep import Sweep
+from wansweep.sweep import Sweep, joined
 from wansweep.telemetry.environment import ENVIRONMENT, Environment
 
+# How the name of a file ends that is being written.
+PART = ".part"
 _SWEEP = TypeAdapter(Sweep)
+_BY_HAND = "put its old content back, or start anew without resume=; the records beside it are as they were"
 # The C emitter and parser are ten times as fast, and not in every build of PyYAML.
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -47,11 +54,13 @@ class Unreadable:
 
     Attributes:
         name: File name.
-        why: What is wrong with it.
+        why: What is wrong with it, and the way out.
+        newer: A newer wansweep wrote it: it may be the record of a finished trial.
     """
 
     name: str
     why: str
+    newer: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +104,11 @@ class RunFolder:
         return self.path / "records"
 
     @property
+    def resumed(self) -> Path:
+        """Sweeps and environments of forced resumes."""
+        return self.path / "resumed"
+
+    @property
     def plan(self) -> Path:
         """What was predicted of each case before it ran."""
         return self.path / "plan.json"
@@ -107,50 +121,131 @@ class RunFolder:
             return {}
 
     def sweep(self) -> Sweep:
-        """The sweep that the folder was made for.
+        """The sweep that the folder was made for, with what forced resumes added to it.
 
         Raises:
             StoreError: There is none, or it cannot be read.
         """
-        file = self.path / "sweep.yaml"
+        return functools.reduce(joined, self.sweeps())
+
+    def sweeps(self) -> list[Sweep]:
+        """The sweep that the folder was made for, and those of forced resumes, oldest first.
+
+        Raises:
+            StoreError: One is not there, or cannot be read.
+        """
+        return [self._sweep(file) for file in (self.path / "sweep.yaml", *sorted(self.resumed.glob("*-sweep.yaml")))]
+
+    def _sweep(self, file: Path) -> Sweep:
         try:
             return _SWEEP.validate_python(yaml.load(file.read_text(), Loader=_Loader))
         except FileNotFoundError:
             raise StoreError(f"{self.path}: not a run folder (no sweep.yaml); name one under reports/<sweep>/") from None
         except (OSError, yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
-            raise StoreError(f"{file}: cannot be read as a sweep ({_first_line(error)})") from error
+            raise StoreError(f"{file}: cannot be read as a sweep ({_first_line(error)}); {_BY_HAND}") from error
 
     def environment(self) -> Environment:
-        """Where the run ran.
+        """Where the run ran first.
 
         Raises:
             StoreError: It is not there, or cannot be read.
         """
-        file = self.path / "environment.json"
-        try:
-            return ENVIRONMENT.validate_json(file.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise StoreError(f"{file}: cannot be read as an environment ({_first_line(error)})") from error
+        return self._environment(self.path / "environment.json")
 
-    def append(self, record: Record) -> None:
-        """Add a trial's record; durable when this returns, and never seen half written.
+    def environments(self) -> list[Environment]:
+        """Where the run ran first, and where forced resumes did, oldest first.
+
+        Raises:
+            StoreError: One is not there, or cannot be read.
+        """
+        return [self.environment(), *map(self._environment, sorted(self.resumed.glob("*-environment.json")))]
+
+    def keep(self, sweep: Sweep | None, environment: Environment | None) -> None:
+        """Add what a forced resume goes on with; what the folder was made with stays as it is.
 
         Raises:
             StoreError: The disk refuses it.
         """
-        write_atomic(self.records / f"{record.case_id}-{record.trial}.json", to_json(record))
+        try:
+            self.resumed.mkdir(exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self.resumed}: cannot be made ({error.strerror})") from error
+        number = 1 + max((int(file.name[:3]) for file in self.resumed.glob("[0-9][0-9][0-9]-*")), default=0)
+        if environment is not None:
+            write_atomic(self.resumed / f"{number:03d}-environment.json", ENVIRONMENT.dump_json(environment, indent=1))
+        if sweep is not None:
+            _write_sweep(self.resumed / f"{number:03d}-sweep.yaml", sweep)
+
+    def _environment(self, file: Path) -> Environment:
+        try:
+            return ENVIRONMENT.validate_json(file.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise StoreError(f"{file}: cannot be read as an environment ({_first_line(error)}); {_BY_HAND}") from error
+
+    def append(self, record: Record) -> None:
+        """Add a trial's record; durable when this returns, and never seen half written.
+
+        It takes the place of the same trial's accident. A file there that is no record is set aside.
+
+        Raises:
+            StoreError: The disk refuses it, or a newer wansweep's record is in its place.
+        """
+        file = self.records / f"{record.case_id}-{record.trial}.json"
+        if file.exists() and isinstance(there := _read(file), Unreadable):
+            if there.newer:
+                raise StoreError(f"{file}: {there.why}; it is left as it is")
+            _set_aside(file)
+        write_atomic(file, to_json(record))
 
     def read(self) -> tuple[list[Record], list[Unreadable]]:
         """Every record, oldest first, and the files that are none; a bad file never hides a good one."""
         records: list[Record] = []
         unreadable: list[Unreadable] = []
         for file in sorted(self.records.glob("*.json")):
-            try:
-                records.append(from_json(file.read_bytes()))
-            except (OSError, ValidationError) as error:
-                unreadable.append(Unreadable(name=file.name, why=_first_line(error)))
+            found = _read(file)
+            if isinstance(found, Unreadable):
+                unreadable.append(found)
+            else:
+                records.append(found)
         records.sort(key=lambda record: (record.started_utc, record.label, record.trial))
         return records, unreadable
+
+    def tidy(self) -> None:
+        """Take away what a killed process had begun to write; only for the one that has the lock."""
+        for folder in (self.path, self.records, self.traces, self.frames):
+            for part in folder.glob(f".*{PART}"):
+                with suppress(OSError):
+                    part.unlink()
+
+
+def _read(file: Path) -> Record | Unreadable:
+    try:
+        record = from_json(file.read_bytes())
+    except NewerSchemaError as error:
+        return Unreadable(name=file.name, why=str(error), newer=True)
+    except ValidationError as error:
+        way_out = "resume=RUN_DIR runs its trial again, and keeps this file as *.unreadable"
+        return Unreadable(name=file.name, why=f"no record, or one cut short ({_first_line(error)}); {way_out}")
+    except OSError as error:
+        return Unreadable(name=file.name, why=f"cannot be read ({error.strerror})")
+    if file.stem != f"{record.case_id}-{record.trial}":
+        return Unreadable(
+            name=file.name, why=f"the record of {record.case_id}-{record.trial} under another name; rename it, or take the copy away"
+        )
+    return record
+
+
+def _set_aside(file: Path) -> None:
+    """Keep a file that is no record under a name that no record has.
+
+    Raises:
+        StoreError: The disk refuses it.
+    """
+    try:
+        kept = next(name for i in range(1000) if not (name := file.with_name(f"{file.name}.unreadable{f'-{i}' if i else ''}")).exists())
+        file.replace(kept)
+    except OSError as error:
+        raise StoreError(f"{file}: is no record, and cannot be set aside ({error.strerror}); move it away") from error
 
 
 def create(reports: Path, sweep: Sweep, environment: Environment) -> RunFolder:
@@ -175,10 +270,19 @@ def create(reports: Path, sweep: Sweep, environment: Environment) -> RunFolder:
             (path / "videos").mkdir()
     except OSError as error:
         raise StoreError(f"reports={reports}: cannot make a run folder there ({error.strerror}); choose another with reports=FOLDER") from error
+    folder = RunFolder(path=path)
+    try:
+        _write_sweep(path / "sweep.yaml", sweep)
+        write_atomic(path / "environment.json", ENVIRONMENT.dump_json(environment, indent=1))
+    except StoreError:
+        shutil.rmtree(path, ignore_errors=True)  # nothing has run, and what is half made cannot be gone on with
+        raise
+    return folder
+
+
+def _write_sweep(file: Path, sweep: Sweep) -> None:
     document = yaml.dump(_SWEEP.dump_python(sweep, mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=160)
-    write_atomic(path / "sweep.yaml", document.encode())
-    write_atomic(path / "environment.json", ENVIRONMENT.dump_json(environment, indent=1))
-    return RunFolder(path=path)
+    write_atomic(file, document.encode())
 
 
 @contextmanager
@@ -227,7 +331,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         StoreError: The disk refuses it.
     """
     try:
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated
 
@@ -72,12 +72,14 @@ class Cluster:
         gpus: GPUs of a cluster that we start; null means all that are there.
         exclusive: One trial a node at a time.
         straddle: A gang that no node can hold may be spread over several.
+        grace_s: After a SIGTERM, as batch systems send it, running trials have so long to finish; then they are stopped and the report is made.
     """
 
     address: str
     gpus: Annotated[int, Field(ge=0)] | None
     exclusive: bool
     straddle: bool = False
+    grace_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +128,7 @@ class Sweep:
 
     Attributes:
         command: The command line that asks for this sweep, pasteable.
-        commands: Case id to the command line of the sweep that it came from, where several were merged.
+        commands: Case id to the command line that asks for it, where that is another.
     """
 
     name: str
@@ -141,8 +143,22 @@ class Sweep:
 
     def command_for(self, label: str) -> str:
         """The command line that runs one case of the sweep and no other, pasteable."""
-        merged = next((self.commands[case.id] for case in self.cases if case.label == label and case.id in self.commands), None)
-        if merged is not None:
-            return merged
-        asked = [word for word in shlex.split(self.command) if not word.startswith("sweep.only=")]
-        return shlex.join([*asked, f"sweep.only=[{label}]"])
+        # By its id where the case has another label in the sweep that asks for it.
+        id_ = next((case.id for case in self.cases if case.label == label and case.id in self.commands), None)
+        asked = [word for word in shlex.split(self.commands.get(id_ or "", self.command)) if not word.startswith("sweep.only=")]
+        return shlex.join([*asked, f"sweep.only=[{id_ or label}]"])
+
+
+def joined(there: Sweep, here: Sweep) -> Sweep:
+    """The sweep of a folder that was made for one and gone on with as another: the cases of both, equal ones once, else what was asked last."""
+    asked, known, taken = {case.id for case in here.cases}, {case.id for case in there.cases}, {case.label for case in there.cases}
+    new = [replace(case, label=f"{case.label}-{case.id}") if case.label in taken else case for case in here.cases if case.id not in known]
+    commands = {case.id: there.commands.get(case.id, there.command) for case in there.cases if case.id not in asked}
+    commands |= {case.id: here.command for case in new if case.label.endswith(f"-{case.id}")}
+    return replace(
+        here,
+        cases=(*there.cases, *new),
+        excluded=tuple({left.case.id: left for left in (*there.excluded, *here.excluded)}.values()),
+        models={**there.models, **here.models},
+        commands=commands,
+    )

@@ -61,13 +61,16 @@ def measured(record: Record) -> str:
 
 
 def circumstances(records: Sequence[Record]) -> Iterator[str]:
-    """What else happened around the case's trials: others on their nodes, and attempts that were lost."""
+    """What else happened around the case's trials: others on their nodes, attempts that were lost, and a resume under other conditions."""
     sharers = sorted({title for record in records for title in record.shared_with})
     if sharers:
         yield f"- **Node shared with**: {', '.join(map(cell, sharers))}"
     lost = [told for record in records for told in record.earlier_attempts]
     if lost:
         yield f"- **Tried again**: {'; '.join(map(cell, lost))}"
+    for departures in dict.fromkeys(record.departures for record in records if record.departures):
+        trials = ", ".join(f"#{record.trial}" for record in records if record.departures == departures)
+        yield f"- **Resumed under other conditions** (resume.force): {cell('; '.join(departures))}; of trial {trials}"
 
 
 def log_tail(records: Sequence[Record]) -> str:

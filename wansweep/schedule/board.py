@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,7 +132,8 @@ def post(board: Board, file: Path) -> None:
         scratch.write_bytes(BOARD.dump_json(board))
         scratch.replace(file)
     except OSError:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink()
 
 
 def posted(file: Path) -> Board | None:

@@ -18,6 +18,7 @@ from ray._private import ray_constants
 
 from wansweep.errors import ClusterError
 from wansweep.schedule.guard import guarded
+from wansweep.schedule.signals import ours
 from wansweep.sweep import Cluster
 
 # Of a cluster that we start; results are small, so the default of 30 % of RAM is not needed.
@@ -133,12 +134,14 @@ def connect(cluster: Cluster) -> Iterator[Connection]:
     scratch = Path(tempfile.mkdtemp(prefix="wansweep-"))
     with guarded(scratch) as guard:
         try:
-            joined = cluster.address != "local" and _joined(cluster.address)
+            with ours():
+                joined = cluster.address != "local" and _joined(cluster.address)
             if not joined and cluster.address not in ("local", "auto"):
                 way_out = "start one with `ray start --head`, or use cluster=local"
                 raise ClusterError(f"cluster.address={cluster.address}: no Ray cluster answers there; {way_out}")
             if not joined:
-                _start(cluster, scratch)
+                with ours():
+                    _start(cluster, scratch)
                 guard.watch()
             address = ray._private.worker.get_dashboard_url()
             yield Connection(
@@ -175,9 +178,17 @@ def _answers(address: str) -> bool:
 
 
 def _start(cluster: Cluster, scratch: Path) -> None:
-    """Start a cluster that nobody outside this machine can reach."""
-    with _loopback():
-        _init(cluster, scratch)
+    """Start a cluster that nobody outside this machine can reach.
+
+    Raises:
+        ClusterError: It does not come up.
+    """
+    try:
+        with _loopback():
+            _init(cluster, scratch)
+    except Exception as error:  # what Ray raises when its processes do not come up
+        told = " ".join(str(error).split())[:200]
+        raise ClusterError(f"cluster.address=local: Ray did not start ({told}); a machine that is overloaded needs another try") from error
 
 
 @contextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from wansweep.schedule.processes import on_node
+from wansweep.store import PART
 
 # A larger file stays behind: it would go through both nodes' memory.
 LARGEST_BYTES = 512 * 1024**2
@@ -29,8 +31,8 @@ def deliver(file: Path, to: Path, *, here: str, there: str) -> None:
 
 def _move(file: Path, to: Path) -> None:
     if file.exists() and to.parent.is_dir():
-        with contextlib.suppress(OSError):
-            shutil.move(file, to)
+        with contextlib.suppress(OSError), _whole(to) as part:
+            shutil.move(file, part)
 
 
 def _read(file: Path) -> bytes | None:
@@ -39,5 +41,18 @@ def _read(file: Path) -> bytes | None:
 
 def _write(to: Path, content: bytes) -> None:
     if to.parent.is_dir():
+        with contextlib.suppress(OSError), _whole(to) as part:
+            part.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _whole(to: Path) -> Iterator[Path]:
+    """A path to write to; what is there in the end goes to its place in one step, and nothing does after an error."""
+    part = to.with_name(f".{to.name}{PART}")
+    try:
+        yield part
+        part.replace(to)
+    except OSError:
         with contextlib.suppress(OSError):
-            to.write_bytes(content)
+            part.unlink()
+        raise

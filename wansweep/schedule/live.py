@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -13,6 +14,7 @@ from typing import Self, TextIO
 from rich.console import Console
 from rich.live import Live
 
+from wansweep.errors import StoreError
 from wansweep.record import Outcome, Record
 from wansweep.schedule.board import Board, board, eta, post
 from wansweep.schedule.progress import Progress, left_s
@@ -65,7 +67,8 @@ class LiveView:
         if self._console.is_terminal:
             self._live.stop()
         if self._file is not None:
-            self._file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._file.unlink()
 
     def doing(self, label: str, what: str) -> None:
         """A trial is running and this is its stage."""
@@ -80,10 +83,18 @@ class LiveView:
         self.at[now.label] = now
 
     def finished(self, record: Record) -> None:
-        """A trial is over: its record is passed on first, then shown."""
-        self._on_record(record)
+        """A trial is over: its record is passed on first, then shown.
+
+        Raises:
+            StoreError: It could not be kept.
+        """
         self.running.pop(record.label, None)
         self.at.pop(record.label, None)
+        try:
+            self._on_record(record)
+        except StoreError as error:
+            self._say(f"{record.label}: {record.outcome}, but it could not be kept, and no more trials start: {error}")
+            raise
         self.outcomes[record.outcome] += 1
         reason = f" ({record.reason})" if record.reason else ""
         self._say(f"[{self.done}/{self.total}] {record.label}: {record.outcome}{reason}, {record.wall_s:.1f} s{eta(self._left_s(), ', ')}")

@@ -19,7 +19,7 @@ from wansweep.sweep import Cluster
 LOOK_EVERY_S = 1.0
 # A node under which a trial was lost gets no other until the cluster has had this long to notice that it is gone.
 SUSPECT_S = 15.0
-# Trials that no remaining node can hold wait so long for one that comes back.
+# A node of a cluster that others manage may be replaced; of one that we started none is.
 RETURN_S = 60.0
 
 
@@ -31,12 +31,14 @@ class Queue:
         capacity: Of the cluster when the sweep began.
         cluster: What the user asks of it.
         nodes_now: Reads what each living node offers, by id.
+        return_s: Trials that no remaining node can hold wait so long for one that comes back.
         clock: Monotonic seconds.
     """
 
     capacity: Capacity
     cluster: Cluster
     nodes_now: Callable[[], Mapping[str, float]]
+    return_s: float = RETURN_S
     clock: Callable[[], float] = time.monotonic
     _orders: dict[str, Order] = field(default_factory=dict)
     _predicted: dict[str, Predicted] = field(default_factory=dict)
@@ -141,7 +143,7 @@ class Queue:
             return []
         if self._stranded_since_s is None:
             self._stranded_since_s = self.clock()
-        if self.clock() - self._stranded_since_s < RETURN_S:
+        if self.clock() - self._stranded_since_s < self.return_s:
             return []
         self.clear()
         return [self._orders[job.key] for job in left]

@@ -6,12 +6,9 @@ needs is free. Every admitted trial ends in a record, also when its controller d
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import FrameType
 from typing import Any, Protocol
 
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
@@ -21,6 +18,7 @@ from ray.tune.search import Searcher
 
 from wansweep import twins
 from wansweep.case import Case
+from wansweep.errors import StoreError
 from wansweep.plan.packing import Predicted
 from wansweep.plan.rules import forbidden
 from wansweep.record import Outcome, Record, from_json, unrun
@@ -29,7 +27,8 @@ from wansweep.schedule.controller import CaseTrial
 from wansweep.schedule.export import Exporter
 from wansweep.schedule.order import WORK, Order
 from wansweep.schedule.progress import PROGRESS, Progress
-from wansweep.schedule.queue import Queue
+from wansweep.schedule.queue import RETURN_S, Queue
+from wansweep.schedule.signals import interruptible
 from wansweep.sweep import Sweep
 
 
@@ -47,10 +46,12 @@ class Watcher(Protocol):
 
 
 class _Watchers:
-    """Several watchers as one, told in order."""
+    """Several watchers as one, told in order. Where a record cannot be kept no more trials start, but what runs may still find room."""
 
-    def __init__(self, *watchers: Watcher) -> None:
+    def __init__(self, *watchers: Watcher, stop: Callable[[], None]) -> None:
         self._watchers = watchers
+        self._stop = stop
+        self.refused = False
 
     def doing(self, label: str, what: str) -> None:
         for watcher in self._watchers:
@@ -62,7 +63,11 @@ class _Watchers:
 
     def finished(self, record: Record) -> None:
         for watcher in self._watchers:
-            watcher.finished(record)
+            try:
+                watcher.finished(record)
+            except StoreError:
+                self.refused = True
+                self._stop()
 
 
 def run_trials(
@@ -81,20 +86,25 @@ def run_trials(
     runs, `schedule.rank.Work`; ``predicted`` is by case id.
     """
     capacity = connection.capacity
-    queue = Queue(capacity=capacity, cluster=sweep.cluster, nodes_now=lambda: capacity_now().nodes(gpus=capacity.on_gpus))
+    queue = Queue(
+        capacity=capacity,
+        cluster=sweep.cluster,
+        nodes_now=lambda: capacity_now().nodes(gpus=capacity.on_gpus),
+        return_s=0.0 if connection.started else RETURN_S,
+    )
     orders, kept = [], twins.kept(sweep)
     exporter = Exporter(total=len(todo))
-    watcher = _Watchers(watcher, exporter)
+    watchers = _Watchers(watcher, exporter, stop=queue.clear)
     for case, trial in todo:
         if refusal := capacity.refusal(case.gpus, straddle=sweep.cluster.straddle) or forbidden(case):
-            watcher.finished(unrun(case, trial, Outcome.INVALID, refusal))
+            watchers.finished(unrun(case, trial, Outcome.INVALID, refusal))
         else:
             orders.append(replace(_order(sweep, case, trial, connection, run_folder, kept), work=work))
             exporter.waiting(case.label)
-    if not orders:
+    if not orders or watchers.refused:
         return False
     queue.add(orders, predicted)
-    recorder = _Recorder(watcher, queue, retries=sweep.procedure.retries)
+    recorder = _Recorder(watchers, queue, retries=sweep.procedure.retries)
     tuner = Tuner(
         CaseTrial,
         tune_config=TuneConfig(
@@ -113,7 +123,7 @@ def run_trials(
             verbose=0,
         ),
     )
-    with _interruptible(queue, recorder.interrupted):
+    with interruptible(queue.clear, recorder.interrupted, grace_s=sweep.cluster.grace_s):
         try:
             tuner.fit()
         except KeyboardInterrupt:
@@ -250,20 +260,3 @@ class _Recorder(Callback):  # type: ignore[misc]
         """The record of a trial that left none, and is not tried again."""
         record = unrun(order.case, order.trial, Outcome.CRASH, reason)
         self._watcher.finished(replace(record, earlier_attempts=order.earlier_attempts, shared_with=self._queue.shared_with(order)))
-
-
-@contextmanager
-def _interruptible(queue: Queue, interrupted: threading.Event) -> Iterator[None]:
-    """While the ``with`` lasts, a first SIGINT lets running trials finish and starts no more; a second one stops now."""
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        interrupted.set()
-        queue.clear()
-
-    before: Callable[[int, FrameType | None], Any] | int | None = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

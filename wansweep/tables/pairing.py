@@ -92,7 +92,7 @@ def _sides(results: Results) -> dict[str, Side]:
 
 def obstacle(base: Side, head: Side) -> str | None:
     """Why the figures of two sides of a pair say nothing of each other; null when they may be compared."""
-    for told in (_settings(base, head), _devices(base.records, head.records), _warmth(base, head)):
+    for told in (_settings(base, head), _departures((base, head)), _devices(base.records, head.records), _warmth(base, head)):
         if told:
             return told
     return None
@@ -110,6 +110,12 @@ def _settings(base: Side, head: Side) -> str | None:
         if field.name not in unstated and getattr(base.case, field.name) != getattr(head.case, field.name)
     ]
     return f"settings differ: {', '.join(differ)}" if differ else None
+
+
+def _departures(sides: Sequence[Side]) -> str | None:
+    """A trial of a forced resume did not run under what its run's environment says."""
+    lines = dict.fromkeys(line for side in sides for record in counted(side.records) for line in record.departures)
+    return f"trials of a forced resume: {', '.join(lines)}" if lines else None
 
 
 def _devices(base: Sequence[Record], head: Sequence[Record]) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wansweep.telemetry.environment import Environment
@@ -47,7 +48,30 @@ def must_be_equal(environment: Environment) -> dict[str, str | None]:
     return {name: facts[name] for name in MUST_BE_EQUAL}
 
 
-def _facts(environment: Environment) -> Mapping[str, str | None]:
+def departures(base: Environment, head: Environment, *, local: bool) -> dict[str, tuple[str, str]]:
+    """What must be equal and is not, or is not known on one side, the devices too: name to both values in words.
+
+    `compare` leaves the devices to the records, which name those of the trials; before a trial has run only the driver's machine is known.
+
+    Args:
+        base: Where the first trials ran.
+        head: Where more are to run.
+        local: They run on the driver's machine, whose CPU matters where it has no GPU.
+    """
+    there, here = (_devices(environment, local=local) | _facts(environment) for environment in (base, head))
+    names = ("gpus", "cpu", *MUST_BE_EQUAL)
+    return {name: (there[name] or "unknown", here[name] or "unknown") for name in names if there[name] != here[name]}
+
+
+def _devices(environment: Environment, *, local: bool) -> dict[str, str | None]:
+    gpus = Counter(gpu.name or "unnamed" for gpu in environment.gpus)
+    return {
+        "gpus": ", ".join(f"{count} x {name}" for name, count in sorted(gpus.items())) or "none",
+        "cpu": environment.cpu if local and not gpus else None,
+    }
+
+
+def _facts(environment: Environment) -> dict[str, str | None]:
     """Every compared fact in words; null where the environment does not say."""
     limits = sorted({gpu.power_limit_w for gpu in environment.gpus if gpu.power_limit_w is not None})
     limit = ", ".join(f"{watts:g}" for watts in limits)
