@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from enum import StrEnum
@@ -45,16 +46,16 @@ class Procedure:
         convert: Convert weight files that are in another number format than the case once into the cache, instead of casting at every load.
     """
 
-    repeats: Annotated[int, Field(ge=1)]
+    repeats: Annotated[int, Field(ge=1, le=10_000)]
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     isolation: Isolation
     keep_video: bool
-    warmups: Annotated[int, Field(ge=0)] = 0
-    cooldown_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    warmups: Annotated[int, Field(ge=0, le=10_000)] = 0
+    cooldown_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
     timing: GpuTiming = GpuTiming.EVENTS
     sample_period_s: Annotated[float, Field(ge=0.02, le=60)] = 0.1
     hang_s: Annotated[float, Field(ge=5, allow_inf_nan=False)] = 120.0
-    retries: Annotated[int, Field(ge=0)] = 2
+    retries: Annotated[int, Field(ge=0, le=1000)] = 2
     convert: bool = True
     try_anyway: bool = False
 
@@ -70,8 +71,8 @@ class Cluster:
         straddle: A gang that no node can hold may be spread over several.
     """
 
-    address: str
-    gpus: Annotated[int, Field(ge=0)] | None
+    address: Annotated[str, Field(pattern=r"^(local|auto|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5})$")]
+    gpus: Annotated[int, Field(ge=0, le=4096)] | None
     exclusive: bool
     straddle: bool = False
 
@@ -87,7 +88,7 @@ class Hardware:
     """
 
     name: str
-    gpus: Annotated[int, Field(ge=1)]
+    gpus: Annotated[int, Field(ge=1, le=1_000_000)]
     price_per_gpu_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
@@ -136,4 +137,6 @@ class Sweep:
     def command_for(self, label: str) -> str:
         """The command line that runs one case of the sweep and no other, pasteable."""
         asked = [word for word in shlex.split(self.command) if not word.startswith("sweep.only=")]
-        return shlex.join([*asked, f"sweep.only=[{label}]"])
+        # Hydra reads 007 and null as a number and as nothing.
+        plain = re.fullmatch(r"[A-Za-z0-9._-]*[A-Za-z_][A-Za-z0-9._-]*[_-][A-Za-z0-9._-]*", label) and not re.fullmatch(r"[-+0-9._eE]+", label)
+        return shlex.join([*asked, f"sweep.only=[{label}]" if plain else f"sweep.only=['{label}']"])

@@ -14,13 +14,13 @@ from accelerate import cpu_offload
 
 from tests.conftest import make_a14b, make_case
 from tests.runs import ROOT
+from wansweep.cache import cache_dir
 from wansweep.case import Case, Model, Task
 from wansweep.levers import Dtype, Offload, Solver
 from wansweep.plan.geometry import as_run
 from wansweep.record import Expert, Outcome, Stage, StageKind
 from wansweep.sweep import Isolation, ModelSource, Procedure
 from wansweep.trial import options, pipeline
-from wansweep.trial.cache import cache_dir
 from wansweep.trial.clock import HostClock
 from wansweep.trial.generate import decode, expert_schedule, generate, still
 from wansweep.trial.invalid import Invalid

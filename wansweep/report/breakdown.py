@@ -15,7 +15,7 @@ from wansweep.metrics import METRIC, STAGE_METRIC
 from wansweep.plan.memory import ERROR
 from wansweep.record import Outcome, Record, StageKind
 from wansweep.report import conditions, ranks
-from wansweep.report.cells import cell, figure, table
+from wansweep.report.cells import cell, code, figure, table
 from wansweep.tables.analysis import analyse
 from wansweep.tables.finding import NoData
 from wansweep.tables.instability import warnings
@@ -76,7 +76,7 @@ def _totals(results: Results, row: Row, record: Record | None, stages: pl.DataFr
         lines += conditions.not_measured(stages)
     if record and record.imported:
         return "\n".join(lines)
-    return "\n".join([*lines, f"- **Run it again**: `{results.sweep.command_for(row['label'])}`"])
+    return "\n".join([*lines, f"- **Run it again**: {code(results.sweep.command_for(row['label']))}"])
 
 
 def _predicted(row: Row, results: Results) -> list[str]:

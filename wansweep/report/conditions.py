@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from wansweep.record import Record
-from wansweep.report.cells import cell, figure
+from wansweep.report.cells import cell, fence, figure
 from wansweep.units import NOT_MEASURED
 
 Row = dict[str, Any]
@@ -73,8 +73,8 @@ def circumstances(records: Sequence[Record]) -> Iterator[str]:
 def log_tail(records: Sequence[Record]) -> str:
     """What the first rank that failed wrote last; empty when none did."""
     tail = next((record.log_tail for record in records if record.log_tail), ())
-    # Four backticks or none: a log may hold three.
-    return "\n".join(["### Log of the Rank that Failed", "", "````text", *tail, "````"]) if tail else ""
+    ticks = fence("\n".join(tail), least=4)
+    return "\n".join(["### Log of the Rank that Failed", "", f"{ticks}text", *tail, ticks]) if tail else ""
 
 
 def not_measured(stages: pl.DataFrame) -> Iterator[str]:

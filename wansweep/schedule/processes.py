@@ -18,7 +18,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from wansweep.telemetry.environment import public
+from wansweep.privacy import public
 
 TAIL_LINES = 20
 TAIL_BYTES = 16 * 1024
