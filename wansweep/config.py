@@ -6,6 +6,7 @@ Hydra composes and nothing more: no multirun, no job logging, no folders of its 
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ from wansweep.sweep import Cluster, Hardware, ModelSource, Procedure, Sweep
 GROUPS = ("sweep", "procedure", "cluster", "hardware")
 # Short for a field of base; what the contract's users type most.
 ALIASES = {"model": "base.model", "weights": "base.weights", "preset": "base.preset"}
+
+# A path in the home, as commands have it; Hydra's grammar takes a ~ in quotes only.
+_IN_HOME = re.compile(r"(?<=[=,\[])(~/[^,\]}'\"]*)")
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -187,7 +191,7 @@ def _parse(overrides: Sequence[str], config_dir: Path | None) -> list[Override]:
     parser = OverridesParser.create()
     for text in overrides:
         try:
-            override = parser.parse_override(text)
+            override = parser.parse_override(_IN_HOME.sub(r"'\1'", text))
         except HydraException as error:
             problems.append(f"{text}: not an override ({_one_line(error)}); write key=value, and quote values with spaces or brackets")
             continue

@@ -12,6 +12,8 @@ from pydantic import Field
 
 from wansweep.case import Case, Model
 
+_WORDS = ("null", "true", "false", "nan", "inf", "-inf", "-nan")
+
 
 class Isolation(StrEnum):
     """Whether a trial's rank processes are its own."""
@@ -42,6 +44,7 @@ class Procedure:
         sample_period_s: Of the sampler process.
         try_anyway: Run cases that are predicted not to fit.
         hang_s: A rank that gives no sign of life for so long has hung, and its trial is ended.
+        stall_s: A rank that lives, but begins and ends no stage for so long, has stalled, and its trial is ended; null: half of timeout_s.
         retries: How often a trial that was lost with its node is tried again elsewhere.
         convert: Convert weight files that are in another number format than the case once into the cache, instead of casting at every load.
     """
@@ -58,6 +61,12 @@ class Procedure:
     retries: Annotated[int, Field(ge=0, le=1000)] = 2
     convert: bool = True
     try_anyway: bool = False
+    stall_s: Annotated[float, Field(ge=5, allow_inf_nan=False)] | None = None
+
+    @property
+    def stalls_after_s(self) -> float:
+        """`stall_s`, or what stands for it."""
+        return self.timeout_s / 2 if self.stall_s is None else self.stall_s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,6 +146,6 @@ class Sweep:
     def command_for(self, label: str) -> str:
         """The command line that runs one case of the sweep and no other, pasteable."""
         asked = [word for word in shlex.split(self.command) if not word.startswith("sweep.only=")]
-        # Hydra reads 007 and null as a number and as nothing.
-        plain = re.fullmatch(r"[A-Za-z0-9._-]*[A-Za-z_][A-Za-z0-9._-]*[_-][A-Za-z0-9._-]*", label) and not re.fullmatch(r"[-+0-9._eE]+", label)
+        # Hydra reads 007, 1e3 and null as numbers and as nothing.
+        plain = re.fullmatch(r"[A-Za-z0-9._-]*[A-DF-Za-df-z][A-Za-z0-9._-]*", label) and label.lower() not in _WORDS
         return shlex.join([*asked, f"sweep.only=[{label}]" if plain else f"sweep.only=['{label}']"])
