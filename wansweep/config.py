@@ -58,7 +58,7 @@ class _Settings(BaseModel):
 
 class _Model(BaseModel):
     model_config = _STRICT
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    repo: Annotated[str, Field(pattern=r"^\w[\w.-]*/\w[\w.-]*$")]
     revision: Annotated[str, Field(pattern=r"^[\w./-]+$")] | None
     fps: Annotated[int, Field(ge=1, le=240)]
     boundary: _Boundary | None

@@ -213,7 +213,10 @@ NONSENSE = {
 
 @pytest.mark.parametrize("wrong", NONSENSE)
 @pytest.mark.parametrize("verb", ["plan", "run"])
-def test_one_wrong_value_in_a_right_sweep_is_named_and_ends_with_2(verb: str, wrong: str, tmp_path: Path) -> None:
+def test_one_wrong_value_in_a_right_sweep_is_named_and_ends_with_2(
+    verb: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wansweep.cli._run_trials", lambda *_: pytest.fail("nonsense was run"))
     code, out, err = answered(verb, "+sweep=quick", "weights=tiny", f"reports={tmp_path}", wrong)
     assert (code, out) == (2, "")
     assert NONSENSE[wrong] in err
