@@ -31,7 +31,7 @@ def introduce(rank: int, cores: float) -> RankFacts:
 def run_rank(task: Task, seat: Seat) -> Ending:
     what, rank, seconds = task.case.prompt.split()
     if what == "oom":  # before the step begins: on a busy machine it takes as long as a stall
-        importlib.import_module("torch")
+        importlib.import_module("wansweep.trial.runner")
     begin_s = time.perf_counter() - task.origin_s
     # A trial that says where it works, for a test that kills its node.
     name = f"Step_3_Inference on {ray.get_runtime_context().get_node_id()}" if what == "hold" else "Step_3_Inference"

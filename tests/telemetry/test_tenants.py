@@ -1,4 +1,4 @@
-"""Who is on a GPU before and after a trial: the arithmetic, NVML's answers, and a whole trial on a GPU that is not clean."""
+"""Who is on a GPU before and after a trial: the arithmetic, and NVML's answers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-import pytest
-
-from tests.schedule.stub import records_in, started
-from wansweep.record import Outcome, from_json
 from wansweep.telemetry.tenants import Tenants, after, before
 from wansweep.units import GIB
 
@@ -48,30 +43,3 @@ def test_nvml_says_who_is_there(nvml_stub: Callable[..., NvmlStub]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script, stub.uuid()], env=stub.env, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {stub.uuid(): {"4711": 3 * GIB, "4712": 3 * GIB}}
-
-
-def test_a_trial_on_a_gpu_that_is_not_clean_says_so_and_ends_nobody_elses_process(
-    nvml_stub: Callable[..., NvmlStub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stub = nvml_stub()
-    for name in ("LD_LIBRARY_PATH", "NVML_STUB_STATE"):
-        monkeypatch.setenv(name, stub.env[name])
-    monkeypatch.setenv("STUB_GPU_UUID", stub.uuid())
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as foreign:
-        stub.set(0, processes=1, process_pid=foreign.pid, process_bytes=3 * GIB, mem_used=3 * GIB)
-        go_on = tmp_path / "go on"
-        with started([("case", 1, f"hold 0 {go_on}")], cluster={"gpus": 1}) as sweep:
-            assert sweep.stderr is not None
-            assert any("Step_3_Inference" in line for line in sweep.stderr)
-            stub.set(0, processes=2, mem_used=5 * GIB)  # another comes, and stays
-            go_on.touch()
-            out, err = sweep.communicate(timeout=200)
-        (record,) = map(from_json, records_in(out))
-        assert foreign.poll() is None, err
-        foreign.kill()
-    assert record.outcome is Outcome.OK
-    assert record.device_notes == (
-        f"{stub.uuid()}: pid {foreign.pid} was there before the trial and holds 3.00 GiB",
-        f"{stub.uuid()}: pid {foreign.pid + 1} is there after it and holds 3.00 GiB",
-        f"{stub.uuid()}: 2.00 GiB more in use after the trial than before it",
-    )
