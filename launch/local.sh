@@ -20,6 +20,10 @@ stop() {
 }
 trap stop EXIT
 
+# Ray takes 127.0.0.1 for the machine's public address, and lets every process of its listen at that or at all of them, unless it is told to
+# keep to itself as it does on macOS. Drivers that are to find such a cluster must be told the same.
+export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
+
 # NVML counts GPUs in PCI order, so CUDA must too. A session of its own: a Ctrl-C is for the sweep.
 read -ra more <<<"${RAY_START_ARGS:-}"
 CUDA_DEVICE_ORDER=PCI_BUS_ID setsid ray start --head --block --port="$port" --node-ip-address=127.0.0.1 --dashboard-host=127.0.0.1 \

@@ -16,6 +16,7 @@ from wansweep.case import Case, Model, Task
 
 # How long an example takes says nothing on a machine that runs others beside it.
 settings.register_profile("suite", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=2000, print_blob=True)
 settings.load_profile("suite")
 
 

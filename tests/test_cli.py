@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -57,6 +58,19 @@ def test_a_cluster_that_does_not_answer_is_one_line_and_exit_code_2(tmp_path) ->
     done = wansweep("+sweep=quick", "cluster.address=127.0.0.1:1", f"reports={tmp_path}")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("wansweep: cluster.address=127.0.0.1:1: no Ray cluster answers there")
+
+
+@pytest.mark.parametrize(
+    ("environment", "override", "named"),
+    [({}, "cluster.address={}", "cluster.address={}"), ({"RAY_ADDRESS": "{}"}, "cluster=auto", "cluster=auto: RAY_ADDRESS={}")],
+)
+def test_an_address_where_another_program_listens_is_told_within_seconds(tmp_path, environment, override: str, named: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        asked = ["+sweep=quick", override.format(address), f"reports={tmp_path}"]
+        done = wansweep(*asked, **{name: value.format(address) for name, value in environment.items()})
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"wansweep: {named.format(address)}: no Ray cluster answers there")
 
 
 def test_help_tells_the_verbs() -> None:

@@ -11,8 +11,14 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
 
 from wansweep.levers import Attention, Cache, Compile, Dtype, Offload, Quant, Solver, TextEncoder
+
+# What is read back from a file may say anything; what a user may ask for is `plan.bounds`'.
+Count = Annotated[int, Field(gt=-(2**20), lt=2**20)]
 
 
 class Model(StrEnum):
@@ -104,10 +110,10 @@ class Case:
 
     model: Model
     task: Task
-    width: int
-    height: int
-    frames: int
-    steps: int
+    width: Count
+    height: Count
+    frames: Count
+    steps: Count
     shift: float
     guidance: float
     guidance_2: float | None
@@ -118,10 +124,10 @@ class Case:
     seed: int = 42
     dtype: Dtype = Dtype.BF16
     offload: Offload = Offload.NONE
-    gpus: int = 1
-    ulysses: int = 1
-    ring: int = 1
-    cfg_parallel: int = 1
+    gpus: Count = 1
+    ulysses: Count = 1
+    ring: Count = 1
+    cfg_parallel: Count = 1
     fsdp: bool = False
     attention: Attention = Attention.NATIVE
     vae_dtype: Dtype = Dtype.FP32
@@ -132,7 +138,7 @@ class Case:
     cache_threshold: float | None = None
     cache_interval: int | None = None
     quant: Quant = Quant.NONE
-    group_blocks: int = 1
+    group_blocks: Count = 1
     group_stream: bool = True
     group_record_stream: bool = False
     group_non_blocking: bool = False
@@ -141,7 +147,7 @@ class Case:
     text_encoder: TextEncoder = TextEncoder.PLACED
     vae_offload: bool = False
     solver: Solver = Solver.UNIPC
-    batch: int = 1
+    batch: Count = 1
     text_encoder_quant: Quant = Quant.NONE
     quant_2: Quant | None = None
     transformer_gguf: str = ""

@@ -320,9 +320,10 @@ def _request(arguments: Sequence[str]) -> Request:
     parser.add_argument("--config-dir", type=Path, help="a folder of your own configs, searched beside the shipped ones")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides")
     options = parser.parse_intermixed_args(arguments)
-    if options.config_dir and not options.config_dir.is_dir():
+    config_dir = options.config_dir and options.config_dir.expanduser()
+    if config_dir and not config_dir.is_dir():
         raise ConfigError([f"--config-dir {options.config_dir}: no such folder"])
-    return read_request(options.overrides, config_dir=options.config_dir)
+    return read_request(options.overrides, config_dir=config_dir)
 
 
 @contextmanager

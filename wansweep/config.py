@@ -6,6 +6,7 @@ Hydra composes and nothing more: no multirun, no job logging, no folders of its 
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from wansweep.matrix import NAME_RULE, Matrix, expand, explain, of_model
 from wansweep.plan.rules import problems as case_problems
 from wansweep.plan.stack import STACKS
 from wansweep.presets import Settings
+from wansweep.privacy import public_word
 from wansweep.shipped import conf_dir
 from wansweep.sweep import Cluster, Hardware, ModelSource, Procedure, Sweep
 
@@ -37,22 +39,30 @@ GROUPS = ("sweep", "procedure", "cluster", "hardware")
 # Short for another key; what the contract's users type most.
 ALIASES = {"model": "base.model", "weights": "base.weights", "preset": "base.preset", "resume": "resume.folder"}
 
+# A path in the home, as commands have it; Hydra's grammar takes a ~ in quotes only.
+_IN_HOME = re.compile(r"(?<=[=,\[])(~/[^,\]}'\"]*)")
+
 _STRICT = ConfigDict(extra="forbid")
+
+
+# A folder that a script left empty (resume=$UNSET) is a mistake, and never the current one.
+_Folder = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f]+$")]
+_Boundary = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Settings(BaseModel):
     model_config = _STRICT
     fields: dict[str, Any]
-    boundary: float | None
+    boundary: _Boundary | None
     sizes: tuple[str, ...] = ()
 
 
 class _Model(BaseModel):
     model_config = _STRICT
-    repo: str
-    revision: str | None
-    fps: int
-    boundary: float | None
+    repo: Annotated[str, Field(pattern=r"^\w[\w.-]*/\w[\w.-]*$")]
+    revision: Annotated[str, Field(pattern=r"^[\w./-]+$")] | None
+    fps: Annotated[int, Field(ge=1, le=240)]
+    boundary: _Boundary | None
     presets: dict[Preset, _Settings]
 
 
@@ -70,7 +80,7 @@ class _Sweep(BaseModel):
 
 class _Resume(BaseModel):
     model_config = _STRICT
-    folder: str | None
+    folder: _Folder | None
     force: bool
 
 
@@ -84,11 +94,11 @@ class _Root(BaseModel):
     procedure: Procedure
     cluster: Cluster
     hardware: Hardware
-    reports: str
+    reports: _Folder
     resume: _Resume
     format: Literal["table", "json"]
     stack: str
-    calibrate: str | None
+    calibrate: _Folder | None
 
 
 # pydantic's words for what `_unknown` tells better.
@@ -157,6 +167,8 @@ def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) ->
     known = ("auto", "cpu", *GPUS)
     if root.hardware.name not in known:
         raise ConfigError([f"hardware.name={root.hardware.name}: no such hardware; {did_you_mean(root.hardware.name, known)}"])
+    if not cases:
+        raise ConfigError([f"sweep.name={root.sweep.name}: no case is left of it ({len(excluded)} excluded); mend sweep.exclude"])
     if lines := _case_lines(cases):
         raise ConfigError(lines)
     sweep = Sweep(
@@ -167,7 +179,7 @@ def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) ->
         cluster=root.cluster,
         hardware=root.hardware,
         models={name: ModelSource(**source.model_dump(exclude={"presets"})) for name, source in root.models.items()},
-        command=shlex.join(["python", "-m", "wansweep", *(o.input_line or "" for o in parsed if o.key_or_group.split(".")[0] != "resume")]),
+        command=_command(overrides, config_dir),
     )
     if root.resume.force and not root.resume.folder:
         raise ConfigError(["resume.force=true: nothing to go on with; name the run folder too, as resume=RUN_DIR"])
@@ -175,13 +187,20 @@ def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) ->
         raise ConfigError([f"stack={root.stack}: no such code; {did_you_mean(root.stack, STACKS)}"])
     return Request(
         sweep=sweep,
-        reports=Path(root.reports),
-        resume=Path(root.resume.folder) if root.resume.folder else None,
+        reports=Path(root.reports).expanduser(),
+        resume=Path(root.resume.folder).expanduser() if root.resume.folder else None,
         force=root.resume.force,
         format=root.format,
         stack=root.stack,
-        calibrate=Path(root.calibrate) if root.calibrate else None,
+        calibrate=Path(root.calibrate).expanduser() if root.calibrate else None,
     )
+
+
+def _command(overrides: Sequence[str], config_dir: Path | None) -> str:
+    """The command line as it may be published: home folders as ``~``, which every path of ours may begin with, and no token."""
+    more = ["--config-dir", str(config_dir)] if config_dir else []
+    words = [override for override in overrides if not re.match(r"\+{0,2}resume[.=]", override)]
+    return shlex.join(["python", "-m", "wansweep", *map(public_word, [*words, *more])])
 
 
 def _parse(overrides: Sequence[str], config_dir: Path | None) -> list[Override]:
@@ -191,7 +210,7 @@ def _parse(overrides: Sequence[str], config_dir: Path | None) -> list[Override]:
     parser = OverridesParser.create()
     for text in overrides:
         try:
-            override = parser.parse_override(text)
+            override = parser.parse_override(_IN_HOME.sub(r"'\1'", text))
         except HydraException as error:
             problems.append(f"{text}: not an override ({_one_line(error)}); write key=value, and quote values with spaces or brackets")
             continue
@@ -211,6 +230,8 @@ def _word_problems(override: Override, config_dir: Path | None) -> Iterable[str]
     known = [*_Root.model_fields, *ALIASES]
     if override.is_sweep_override():
         yield f"{override.input_line}: a sweep over values is an axis here; write sweep.axes.{key.removeprefix('base.')}=[...]"
+    elif first == "hydra" and key != "hydra.searchpath":
+        yield f"{override.input_line}: Hydra only composes here, so this would do nothing; hydra.searchpath is its one key that has a use"
     elif first not in known and first != "hydra":
         yield f"{override.input_line}: no such key; {did_you_mean(first, known)}"
     elif key in GROUPS and override.type is not OverrideType.DEL:
@@ -265,7 +286,8 @@ def _told_in_a_line() -> Iterator[None]:
     """Hydra's, OmegaConf's and YAML's errors as ours."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError) as error:
+        # Hydra says OSError of a file that is no mapping.
         raise ConfigError([_one_line(error)]) from error
 
 
@@ -277,9 +299,10 @@ def _checked(plain: dict[str, Any]) -> _Root:
     """
     problems = [*_unknown("", plain, _Root.model_fields)]
     for node, known in _NODES.items():
-        problems += _unknown(f"{node}.", plain.get(node) or {}, known)
-    for name, model in (plain.get("models") or {}).items():
-        problems += _unknown(f"models.{name}.", model or {}, _Model.model_fields)
+        problems += _unknown(f"{node}.", plain.get(node), known)
+    models = plain.get("models")
+    for name, model in models.items() if isinstance(models, Mapping) else ():
+        problems += _unknown(f"models.{name}.", model, _Model.model_fields)
     try:
         root = _Root.model_validate(plain)
     except ValidationError as error:
@@ -289,8 +312,11 @@ def _checked(plain: dict[str, Any]) -> _Root:
     return root
 
 
-def _unknown(prefix: str, given: Mapping[str, Any], known: Iterable[str]) -> Iterable[str]:
+def _unknown(prefix: str, given: object, known: Iterable[str]) -> Iterable[str]:
+    """A line for every key that nobody knows; what is no mapping at all is pydantic's to tell."""
     names = list(known)
+    if not isinstance(given, Mapping):
+        return []
     return [f"{prefix}{key}: no such key; {did_you_mean(str(key), names)}" for key in given if key not in names]
 
 

@@ -20,12 +20,20 @@ from wansweep.case import Case, Model, Preset, declared_fields
 from wansweep.errors import ConfigError, did_you_mean
 from wansweep.labels import labelled, unique
 from wansweep.presets import Presets, Scalar, preset_of
+from wansweep.privacy import has_secret, in_home
 from wansweep.sweep import Exclusion
 
 Fields = Mapping[str, Scalar]
 
-NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Names become file names, which 255 bytes hold with what is added to them.
+NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# No sweep that anybody waits for; one axis too many would fill the memory instead of being told.
+MOST_CASES = 100_000
 _TYPES = typing.get_type_hints(Case)
+# A run folder may be published, so a path in the user's home begins with ~; whoever opens one expands it.
+_FILES = ("weights", "transformer_gguf", "transformer_2_gguf")
+# pydantic would take true for 1.
+_NUMBERS = (int, float, int | None, float | None)
 # What a sweep may set: the declared fields, and the preset that fills those it leaves open.
 _ADAPTERS: Mapping[str, TypeAdapter[Scalar]] = {
     **{f.name: TypeAdapter(_TYPES[f.name]) for f in declared_fields()},
@@ -115,11 +123,11 @@ def _checked(matrix: Matrix) -> Matrix:
         exclude=[_pattern(f"sweep.exclude[{i}]", given, problems) for i, given in enumerate(matrix.exclude)],
     )
     problems += [
-        f"sweep.cases.{name}: a name is letters, digits, '.', '_' and '-', and starts with a letter or digit"
+        f"sweep.cases.{name}: a name is at most 100 letters, digits, '.', '_' and '-', and starts with a letter or digit"
         for name in matrix.cases
         if not NAME_RULE.fullmatch(name)
     ]
-    problems += _clashes(matrix)
+    problems += [*_clashes(matrix), *_too_many(matrix)]
     if problems:
         raise ConfigError(problems)
     return checked
@@ -133,8 +141,14 @@ def _value(path: str, key: str, raw: Scalar, problems: list[str]) -> tuple[bool,
         return False, None
     if raw is None:
         return True, None
+    if isinstance(raw, bool) and _TYPES.get(key) in _NUMBERS:
+        problems.append(f"{path}={raw}: a number is wanted here")
+        return False, None
+    if isinstance(raw, str) and has_secret(raw):
+        problems.append(f"{path}: holds what is or looks like a token or password, and would stand in every record; leave it out")
+        return False, None
     try:
-        return True, _ADAPTERS[key].validate_python(raw)
+        return True, _ADAPTERS[key].validate_python(in_home(raw) if isinstance(raw, str) and key in _FILES else raw)
     except ValidationError as error:
         problems.append(f"{path}={raw!r}: {explain(error.errors()[0])}")
         return False, None
@@ -195,6 +209,13 @@ def _clashes(matrix: Matrix) -> Iterator[str]:
             yield f"base.{field}={matrix.base.get(field)} of the command line is overwritten by {where}; {way_out}"
 
 
+def _too_many(matrix: Matrix) -> Iterator[str]:
+    lengths = [len(values) for values in matrix.axes.values()]
+    lengths += [max((len(values) for values in columns.values()), default=1) for columns in matrix.zips.values()]
+    if (count := math.prod(lengths)) > MOST_CASES:
+        yield f"sweep.axes: {count} combinations; a sweep has at most {MOST_CASES}, so leave out axes or values"
+
+
 def _varied(matrix: Matrix) -> tuple[str, ...]:
     """The fields that generated cases differ in, in the order written."""
     fields = [*matrix.axes, *(f for columns in matrix.zips.values() for f in columns), *(f for given in matrix.include for f in given)]
@@ -251,6 +272,8 @@ def _told(pattern: Mapping[str, Scalar | Sequence[Scalar]]) -> str:
 def _case(matrix: Matrix, fields: Fields) -> Case:
     """One case: the dataclass's defaults, under the preset's, under base, under its own fields; gpus and degrees complete each other."""
     own = {key: value for key, value in {**matrix.base, **fields}.items() if value is not None}
+    if "model" not in own:
+        raise ConfigError([f"base.model: not set; one of: {', '.join(Model)}"])
     model = Model(str(own["model"]))
     given = {**_settings(matrix, model, own.pop("preset", None)), **own}
     if "ulysses" not in given:
@@ -276,7 +299,7 @@ def _settings(matrix: Matrix, model: Model, preset: Scalar) -> Fields:
     if settings is None and preset is not None:
         known = ", ".join(other for known, other in matrix.presets if known is name)
         raise ConfigError([f"preset={name}: there are no such settings for {model}; there are for {known or 'no model'}"])
-    return settings.fields if settings else {}
+    return {key: value for key, value in settings.fields.items() if value is not None} if settings else {}
 
 
 def _degree(given: Mapping[str, Scalar | None], field: str) -> int:

@@ -6,18 +6,24 @@ History of the format (``schema``):
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import PlainSerializer, TypeAdapter, ValidationError
+from pydantic import Field, PlainSerializer, TypeAdapter, ValidationError
 
 from wansweep.case import Case, Model, Task
 from wansweep.errors import NewerSchemaError
 from wansweep.imported import Imported
+from wansweep.privacy import public
 
 SCHEMA = 1
+
+# Part of file names.
+CaseId = Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
+# A number that tables can hold; a damaged record may say any.
+Whole = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 class Outcome(StrEnum):
@@ -87,7 +93,7 @@ class Figure:
 
     value: float | None
     why: str | None = None
-    n_samples: int | None = None
+    n_samples: Whole | None = None
     coverage: float | None = None
     max: float | None = None
 
@@ -110,10 +116,10 @@ class Stage:
 
     kind: StageKind
     name: str
-    rank: int
+    rank: Whole
     start_s: float
     duration_s: float | None
-    step: int | None = None
+    step: Whole | None = None
     expert: Expert | None = None
     paused_s: float = 0.0
     figures: dict[str, Figure] = field(default_factory=dict)
@@ -132,12 +138,12 @@ class RankFacts:
         pid: Of its process; samples of its process tree stand under ``host:<pid>``.
     """
 
-    rank: int
+    rank: Whole
     device_uuid: str | None
     device_name: str
-    device_total_bytes: int | None
+    device_total_bytes: Whole | None
     cores: float
-    pid: int | None = None
+    pid: Whole | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,6 +163,29 @@ class SamplerFacts:
     errors: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shortage:
+    """What was missing when memory ran out. Null what nobody said.
+
+    Attributes:
+        of_host: Of the host's memory, or of the device's.
+        stage: In which it ran out, as users know it; null outside of any.
+        requested_bytes: That were asked for.
+        allocated_bytes: That tensors held on the device.
+        reserved_bytes: That torch's allocator held of it.
+        device_free_bytes: That were left of it.
+        device_total_bytes: That it has for CUDA.
+    """
+
+    of_host: bool
+    stage: str | None = None
+    requested_bytes: Whole | None = None
+    allocated_bytes: Whole | None = None
+    reserved_bytes: Whole | None = None
+    device_free_bytes: Whole | None = None
+    device_total_bytes: Whole | None = None
+
+
 class Timing(StrEnum):
     """How the ends of a stage were timed."""
 
@@ -174,8 +203,8 @@ class Share:
         of: Those that could.
     """
 
-    count: int
-    of: int
+    count: Whole
+    of: Whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,9 +253,9 @@ class Resolved:
     device: str
     device_name: str
     task: Task
-    width: int
-    height: int
-    frames: int
+    width: Whole
+    height: Whole
+    frames: Whole
     weights: str
     dtypes: dict[str, str]
     hooks: dict[str, str]
@@ -236,7 +265,7 @@ class Resolved:
     parallel: str
     shift: float
     timesteps: tuple[float, ...]
-    switch_step: int | None
+    switch_step: Whole | None
     latents_sha256: str
     video: str | None = None
     revision: str | None = None
@@ -247,13 +276,13 @@ class Resolved:
     fused_qkv: bool = False
     quantised_layers: dict[str, Share] = field(default_factory=dict)
     block_computations: dict[str, Share] = field(default_factory=dict)
-    expert_swaps: int | None = None
+    expert_swaps: Whole | None = None
     compile: str = "none"
-    graphs: int | None = None
+    graphs: Whole | None = None
     solver: str = "UniPCMultistepScheduler"
-    forwards: int | None = None
-    batch: int = 1
-    vae_decodes: int | None = None
+    forwards: Whole | None = None
+    batch: Whole = 1
+    vae_decodes: Whole | None = None
     output_sha256: str | None = None
     shard_bytes: dict[str, Share] = field(default_factory=dict)
     ranks_error: float | None = None
@@ -298,13 +327,15 @@ class Record:
         earlier_attempts: One line for each time the trial was lost with its node before this.
         run: Run folder that the trial was copied from, of a merged one; empty where it ran.
         departures: What was otherwise than when the folder was made, as ``torch: 2.12.0 -> 2.13.0``; of a forced resume.
+        shortage: What was missing, for an oom; null in records older than this field.
+        device_notes: What was not clean about the GPUs before or after the trial, a line each.
         schema: Version of this format.
     """
 
     case: Case
-    case_id: str
+    case_id: CaseId
     label: str
-    trial: int
+    trial: Whole
     outcome: Outcome
     reason: str
     resolved: Resolved | None
@@ -327,7 +358,9 @@ class Record:
     earlier_attempts: tuple[str, ...] = ()
     run: str = ""
     departures: tuple[str, ...] = ()
-    schema: int = SCHEMA
+    shortage: Shortage | None = None
+    device_notes: tuple[str, ...] = ()
+    schema: Whole = SCHEMA
 
 
 RECORD = TypeAdapter(Record)
@@ -361,8 +394,24 @@ def unrun(case: Case, trial: int, outcome: Outcome, reason: str) -> Record:
 
 
 def to_json(record: Record) -> bytes:
-    """The record as one JSON document."""
-    return RECORD.dump_json(record)
+    """The record as one JSON document, without home folders and tokens: every record that is kept or sent comes through here."""
+    return RECORD.dump_json(_published(record))
+
+
+def _published(record: Record) -> Record:
+    """The record with its texts, which libraries and logs wrote, as they may be published; what a sweep declares was made so by its config."""
+    resolved, sampler = record.resolved, record.sampler
+    if resolved:
+        resolved = replace(resolved, weights=public(resolved.weights), converted=public(resolved.converted) if resolved.converted else None)
+    return replace(
+        record,
+        reason=public(record.reason),
+        log_tail=tuple(map(public, record.log_tail)),
+        earlier_attempts=tuple(map(public, record.earlier_attempts)),
+        device_notes=tuple(map(public, record.device_notes)),
+        resolved=resolved,
+        sampler=replace(sampler, errors=tuple(map(public, sampler.errors))) if sampler else None,
+    )
 
 
 def from_json(document: bytes | str) -> Record:

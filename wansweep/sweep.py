@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -10,6 +11,8 @@ from typing import Annotated
 from pydantic import Field
 
 from wansweep.case import Case, Model
+
+_WORDS = ("null", "true", "false", "nan", "inf", "-inf", "-nan")
 
 
 class Isolation(StrEnum):
@@ -43,24 +46,31 @@ class Procedure:
         drift: Hold the videos of lossy cases against their lossless twins' (`twins`); of one trial: keep what that takes.
         vram_cap_gib: What a rank's allocator may take of its GPU, to see what a smaller card would do; null for all of it.
         hang_s: A rank that gives no sign of life for so long has hung, and its trial is ended.
+        stall_s: A rank that lives, but begins and ends no stage for so long, has stalled, and its trial is ended; null: half of timeout_s.
         retries: How often a trial that was lost with its node is tried again elsewhere.
         convert: Convert weight files that are in another number format than the case once into the cache, instead of casting at every load.
     """
 
-    repeats: Annotated[int, Field(ge=1)]
+    repeats: Annotated[int, Field(ge=1, le=10_000)]
     timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     isolation: Isolation
     keep_video: bool
-    warmups: Annotated[int, Field(ge=0)] = 0
-    cooldown_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    warmups: Annotated[int, Field(ge=0, le=10_000)] = 0
+    cooldown_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
     timing: GpuTiming = GpuTiming.EVENTS
     sample_period_s: Annotated[float, Field(ge=0.02, le=60)] = 0.1
     hang_s: Annotated[float, Field(ge=5, allow_inf_nan=False)] = 120.0
-    retries: Annotated[int, Field(ge=0)] = 2
+    retries: Annotated[int, Field(ge=0, le=1000)] = 2
     convert: bool = True
     try_anyway: bool = False
     drift: bool = False
     vram_cap_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    stall_s: Annotated[float, Field(ge=5, allow_inf_nan=False)] | None = None
+
+    @property
+    def stalls_after_s(self) -> float:
+        """`stall_s`, or what stands for it."""
+        return self.timeout_s / 2 if self.stall_s is None else self.stall_s
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,8 +85,8 @@ class Cluster:
         grace_s: After a SIGTERM, as batch systems send it, running trials have so long to finish; then they are stopped and the report is made.
     """
 
-    address: str
-    gpus: Annotated[int, Field(ge=0)] | None
+    address: Annotated[str, Field(pattern=r"^(local|auto|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5})$")]
+    gpus: Annotated[int, Field(ge=0, le=4096)] | None
     exclusive: bool
     straddle: bool = False
     grace_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 20.0
@@ -93,7 +103,7 @@ class Hardware:
     """
 
     name: str
-    gpus: Annotated[int, Field(ge=1)]
+    gpus: Annotated[int, Field(ge=1, le=1_000_000)]
     price_per_gpu_hour: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
@@ -146,7 +156,10 @@ class Sweep:
         # By its id where the case has another label in the sweep that asks for it.
         id_ = next((case.id for case in self.cases if case.label == label and case.id in self.commands), None)
         asked = [word for word in shlex.split(self.commands.get(id_ or "", self.command)) if not word.startswith("sweep.only=")]
-        return shlex.join([*asked, f"sweep.only=[{id_ or label}]"])
+        name = id_ or label
+        # Hydra reads 007, 1e3 and null as numbers and as nothing.
+        plain = re.fullmatch(r"[A-Za-z0-9._-]*[A-DF-Za-df-z][A-Za-z0-9._-]*", name) and name.lower() not in _WORDS
+        return shlex.join([*asked, f"sweep.only=[{name}]" if plain else f"sweep.only=['{name}']"])
 
 
 def joined(there: Sweep, here: Sweep) -> Sweep:

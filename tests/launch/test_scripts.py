@@ -19,6 +19,7 @@ import pytest
 
 from tests.runs import ROOT
 from tests.schedule.conftest import processes_of
+from tests.schedule.stub import listening
 
 FOUR = ("+sweep=four", "--config-dir", str(ROOT / "tests" / "conf"), "procedure.isolation=warm")
 SCONTROL = """#!/usr/bin/env bash
@@ -123,8 +124,12 @@ def test_the_local_script_runs_sweeps_one_after_the_other_on_one_cluster_and_sto
     ) as sweeps:
         wait_for_records(tmp_path / "reports", 1, sweeps)
         family = processes_of(sweeps.pid)
+        sockets = listening(psutil.Process(sweeps.pid))
         _, err = sweeps.communicate(timeout=300)
     assert sweeps.returncode == 0, err
+    # GCS, raylet, dashboard, agents, workers, driver: nobody can reach them from elsewhere.
+    assert sockets
+    assert sockets <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert err.count("Ray joined: 2 CPUs, no GPU") == 2
     assert len(records(tmp_path / "reports")) == 2
     assert not psutil.wait_procs([p for p in family if p.is_running()], timeout=30)[1]

@@ -6,9 +6,11 @@ The prompt is ``WHAT RANK SECONDS``: that rank does WHAT after SECONDS; the othe
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -23,11 +25,13 @@ _STAGE = TypeAdapter(Stage)
 
 
 def introduce(rank: int, cores: float) -> RankFacts:
-    return RankFacts(rank=rank, device_uuid=None, device_name="stub", device_total_bytes=None, cores=cores)
+    return RankFacts(rank=rank, device_uuid=os.environ.get("STUB_GPU_UUID"), device_name="stub", device_total_bytes=None, cores=cores)
 
 
 def run_rank(task: Task, seat: Seat) -> Ending:
     what, rank, seconds = task.case.prompt.split()
+    if what == "oom":  # before the step begins: on a busy machine it takes as long as a stall
+        importlib.import_module("wansweep.trial.runner")
     begin_s = time.perf_counter() - task.origin_s
     # A trial that says where it works, for a test that kills its node.
     name = f"Step_3_Inference on {ray.get_runtime_context().get_node_id()}" if what == "hold" else "Step_3_Inference"
@@ -49,6 +53,12 @@ def run_rank(task: Task, seat: Seat) -> Ending:
             os.kill(os.getpid(), signal.SIGSTOP)
         case "oom":
             return _runs_out(task, seat)
+        case "deadlock":
+            lock = threading.Lock()
+            lock.acquire()
+            lock.acquire()  # never comes
+        case "hog":
+            return _is_killed_for_memory()
     return Ending(rank=seat.rank, outcome=Outcome.OK, reason="", resolved=None)
 
 
@@ -59,10 +69,24 @@ def _runs_out(task: Task, seat: Seat) -> Ending:
     from wansweep.trial import runner
 
     def refused(*_: object) -> object:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 44.40 GiB of which 1.25 GiB is free. Including "
+            "non-PyTorch memory, this process has 43.14 GiB memory in use. Of the allocated memory 40.00 GiB is allocated by PyTorch, and "
+            "2.50 GiB is reserved by PyTorch but unallocated."
+        )
 
     runner._Run.__init__ = refused  # type: ignore[method-assign,assignment]
     return runner.run_rank(task, seat)
+
+
+def _is_killed_for_memory() -> Ending:
+    """The kernel's own kill: a cgroup of 64 MiB, and more than that written to."""
+    group = Path(f"/sys/fs/cgroup/memory/wansweep-test-{os.getpid()}")
+    group.mkdir()
+    (group / "memory.limit_in_bytes").write_text(str(64 * 2**20))
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    hog = bytearray(2**30)
+    raise AssertionError(f"{len(hog)} bytes were had of 64 MiB")
 
 
 def _in_a_collective(seat: Seat, *, leaver: int, seconds: float) -> Ending:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,15 +24,24 @@ BAD = {
 }
 
 
+# What is found by other rules, with tests of its own below. The kernel's kill needs a cgroup of our own making.
+CGROUPS = Path("/sys/fs/cgroup/memory")
+CAN_LIMIT = (CGROUPS / "memory.limit_in_bytes").exists() and os.access(CGROUPS, os.W_OK) and os.geteuid() == 0
+MORE = {"deadlocked": "deadlock 0 0.5", **({"killed by the kernel": "hog 1 0.5"} if CAN_LIMIT else {})}
+
+
 @pytest.fixture(scope="module")
-def records() -> dict[str, Record]:
-    cases = [*((label, 2, prompt) for label, prompt in BAD.items()), ("fine", 2, "sleep 0 0")]
-    return ran(cases, cluster={"gpus": 2, "exclusive": True}, procedure={"hang_s": 5})
+def records() -> Iterator[dict[str, Record]]:
+    cases = [*((label, 2, prompt) for label, prompt in {**BAD, **MORE}.items()), ("fine", 2, "sleep 0 0")]
+    yield ran(cases, cluster={"gpus": 2, "exclusive": True}, procedure={"hang_s": 5, "stall_s": 20})
+    for group in CGROUPS.glob("wansweep-test-*"):
+        with contextlib.suppress(OSError):
+            group.rmdir()
 
 
 def test_after_every_accident_the_next_trial_runs_and_every_trial_is_a_row(records: dict[str, Record]) -> None:
     """Each of the bad ones came as far as its step, on the GPUs of the one before, and the last one is fine."""
-    assert list(records) == [*BAD, "fine"]
+    assert list(records) == [*BAD, *MORE, "fine"]
     assert records["fine"].outcome is Outcome.OK
     assert records["fine"].log_tail == ()
     assert all({stage.rank for stage in record.stages} == {0, 1} for record in records.values())
@@ -50,6 +63,32 @@ def test_the_record_names_the_rank_its_stage_and_its_last_words(records: dict[st
     assert reason in record.reason
     assert "rank 1 of 2 at work" in record.log_tail
     assert not any("rank 0" in line for line in record.log_tail)
+
+
+def test_a_rank_that_lives_and_waits_for_ever_is_found_and_shows_where_it_waits(records: dict[str, Record]) -> None:
+    record = records["deadlocked"]
+    assert record.outcome is Outcome.TIMEOUT
+    # Both wait, one for the lock; whichever began first is named.
+    assert record.reason[:5] + record.reason[6:] == "rank  in Step_3_Inference: no stage began or ended for 20 s (procedure.stall_s)"
+    assert any("stub_work.py" in line and "run_rank" in line for line in record.log_tail), record.log_tail
+
+
+def test_what_was_missing_when_the_gpu_ran_out_is_in_the_record(records: dict[str, Record]) -> None:
+    missing = records["out of memory"].shortage
+    assert missing is not None
+    assert (missing.of_host, missing.stage) == (False, "Step_3_Inference")
+    gib = [missing.requested_bytes, missing.allocated_bytes, missing.reserved_bytes, missing.device_free_bytes]
+    assert [amount and amount / 2**30 for amount in gib] == [20.0, 40.0, 42.5, 1.25]
+    assert all(record.shortage is None for label, record in records.items() if record.outcome is not Outcome.OOM)
+
+
+@pytest.mark.skipif(not CAN_LIMIT, reason="needs leave to make a memory cgroup")
+def test_a_rank_that_the_kernel_killed_for_memory_is_an_oom_and_no_crash(records: dict[str, Record]) -> None:
+    record = records["killed by the kernel"]
+    assert record.outcome is Outcome.OOM
+    assert "rank 1 in Step_3_Inference: the host ran out of memory: the kernel killed its process (oom_kill " in record.reason
+    assert record.shortage is not None
+    assert record.shortage.of_host
 
 
 def test_a_log_says_why_and_gives_no_secret_away(records: dict[str, Record]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -201,6 +203,16 @@ def test_a_killed_rank_and_a_late_trial_are_outcomes_and_the_sweep_goes_on(ray_a
     assert "its process died" in records["killed"].reason
     assert "procedure.timeout_s=45" in records["late"].reason
     assert records["late"].reason.startswith("Step_")
+    # Its row's command, pasted, runs that case and no other.
+    report = (Path(out.splitlines()[-1]) / "report.md").read_text()
+    line = re.search(r"^- \*\*Run it again\*\*: `(.*sweep\.only=\S*fine\S*)`$", report, re.MULTILINE)
+    assert line
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    pasted = subprocess.run(
+        ["bash", "-c", line[1]], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False, env={**os.environ, "PATH": path}
+    )
+    assert pasted.returncode == 0, pasted.stderr
+    assert [record.label for record in run_folder(pasted).read()[0]] == ["fine"]
     finished = [stage.name for stage in records["late"].stages if stage.duration_s is not None]
     assert finished[:3] == ["Model_Initialization", "T5_Encoding", "TI2V_Preprocess"]
     wait_for(lambda: not ranks(), seconds=20)

@@ -33,6 +33,7 @@ typedef struct {
   double throttle_share, throttle_base_s;               /* of the time since t0 that the power cap held the clock down */
   double busy_period_s, latency_us, processes, gpm, gpm_nan, gpm_id_max;
   double fault, fault_gpm, fault_busy, fault_energy, fault_fields, fault_power, fault_memory;
+  double process_pid, process_bytes;                    /* of the first process; the others count on from it */
 } gpu_t;
 typedef struct { double gpus, driver_branch; gpu_t gpu[MAX_GPUS]; } state_t;
 typedef struct { int index; } device_t;
@@ -160,6 +161,7 @@ API int nvmlDeviceGetComputeRunningProcesses_v3(void *h, unsigned *n, process_t 
   if (!*n) return OK;
   if (!p || room < *n) return TOO_SMALL;
   memset(p, 0, *n * sizeof *p);
+  for (unsigned i = 0; i < *n; i++) { p[i].pid = (unsigned)g->process_pid + i; p[i].bytes = (unsigned long long)g->process_bytes; }
   return OK;
 }
 

@@ -53,6 +53,8 @@ FIELDS: dict[str, float] = {
     "fault_fields": 0,
     "fault_power": 0,
     "fault_memory": 0,
+    "process_pid": 1000,
+    "process_bytes": 0,
 }
 # Which integral a rate feeds.
 INTEGRALS = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from wansweep.case import Case, Model
 from wansweep.levers import Attention, Cache, Compile, Offload, Quant, TextEncoder
+from wansweep.plan import bounds
 from wansweep.plan.geometry import as_run, degree_problems, shape_problems
 
 _SOURCE = "https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/"
@@ -286,11 +287,7 @@ def forbidden(case: Case) -> str:
 
 def problems(case: Case) -> list[str]:
     """Every reason why the case can run nowhere, one line each: the field, its value, the rule and the nearest valid choice."""
-    found = [f"{name}={value} is under {low}; nearest: {low}" for name, value, low in _lower_bounds(case) if value < low]
-    if case.shift <= 0:
-        found.append(f"shift={case.shift} is not above 0; the official shifts are 5.0 and 12.0")
-    if case.cache_threshold is not None and case.cache_threshold <= 0:
-        found.append(f"cache_threshold={case.cache_threshold} is not above 0; diffusers' defaults are 0.05 and 0.06")
+    found = bounds.problems(case)
     if case.model is Model.TI2V_5B and case.guidance_2 is not None:
         found.append(f"guidance_2={case.guidance_2}: {case.model} has one expert; leave it null")
     if case.model is Model.TI2V_5B and case.quant_2 is not None:
@@ -298,13 +295,6 @@ def problems(case: Case) -> list[str]:
     if found:
         return found
     return shape_problems(case) or degree_problems(as_run(case))
-
-
-def _lower_bounds(case: Case) -> tuple[tuple[str, int, int], ...]:
-    counts = (("steps", case.steps, 1), ("gpus", case.gpus, 1), ("seed", case.seed, 0), ("batch", case.batch, 1))
-    degrees = (("ulysses", case.ulysses, 1), ("ring", case.ring, 1), ("cfg_parallel", case.cfg_parallel, 1))
-    interval = 2 if case.cache_interval is None else case.cache_interval
-    return (*counts, *degrees, ("group_blocks", case.group_blocks, 1), ("cache_interval", interval, 2))
 
 
 def _group_options(case: Case) -> bool:

@@ -16,7 +16,7 @@ from wansweep.plan.memory import ERROR
 from wansweep.plan.planner import PREDICTED
 from wansweep.record import Outcome, Record, StageKind
 from wansweep.report import conditions, ranks
-from wansweep.report.cells import cell, figure, table
+from wansweep.report.cells import cell, code, figure, table
 from wansweep.tables.analysis import analyse
 from wansweep.tables.finding import NoData
 from wansweep.tables.instability import warnings
@@ -77,7 +77,7 @@ def _totals(results: Results, row: Row, record: Record | None, stages: pl.DataFr
         lines += conditions.not_measured(stages)
     if record and record.imported:
         return "\n".join(lines)
-    return "\n".join([*lines, f"- **Run it again**: `{results.sweep.command_for(row['label'])}`"])
+    return "\n".join([*lines, f"- **Run it again**: {code(results.sweep.command_for(row['label']))}"])
 
 
 def _predicted(row: Row, results: Results) -> list[str]:
@@ -127,19 +127,21 @@ def _settings(record: Record) -> list[str]:
     """What a reader needs to repeat the case: as declared, and as it really was."""
     case, ran = record.case, record.resolved
     guidance = f"{case.guidance:g}" + (f" / {case.guidance_2:g}" if case.guidance_2 is not None else "")
-    lines = [
-        f"- **Declared**: {case.model} {case.task}, {case.width}x{case.height}x{case.frames}, {case.steps} steps, shift {case.shift:g}, "
+    declared = (
+        f"{case.model} {case.task}, {case.width}x{case.height}x{case.frames}, {case.steps} steps, shift {case.shift:g}, "
         f"guidance {guidance}, {case.dtype}, offload {case.offload}, {case.gpus} rank(s), parallel {case.parallel}, "
-        f"weights {cell(case.weights)}, seed {case.seed}{_beyond(case)}"
-    ]
+        f"weights {case.weights}, seed {case.seed}{_beyond(case)}"
+    )
+    lines = [f"- **Declared**: {cell(declared)}"]
     if ran:
         formats = ", ".join(f"{name} {dtype}" for name, dtype in ran.dtypes.items())
         hooks = ", ".join(f"{name} {hook}" for name, hook in ran.hooks.items()) or "none"
         switch = f", low-noise expert from step {ran.switch_step}" if ran.switch_step is not None else ""
-        lines.append(
-            f"- **As run**: {ran.width}x{ran.height}x{ran.frames} on {ran.device} ({cell(ran.device_name)}), shift {ran.shift:g}{switch}, "
+        as_run = (
+            f"{ran.width}x{ran.height}x{ran.frames} on {ran.device} ({ran.device_name}), shift {ran.shift:g}{switch}, "
             f"attention {ran.attention}, parallel {ran.parallel}, dtypes: {formats}; offload hooks: {hooks}"
         )
+        lines.append(f"- **As run**: {cell(as_run)}")
     startup = f"{record.startup_s:.2f} s of process start and imports before it, " if record.startup_s is not None else ""
     latents = f", latents {ran.latents_sha256[:12]}" if ran else ""
     return [*lines, f"- **Trial**: {startup}{'warm' if record.warm else 'fresh'} process{latents}"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wansweep.metrics import METRIC
 from wansweep.units import NOT_MEASURED
+
+_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, numeric_from: int) -> str:
@@ -19,6 +23,29 @@ def cell(text: str) -> str:
     """Text that stays inside its cell, and plain: no pipe, line break or markup of the text's own takes effect."""
     escaped = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
     return escaped.replace("`", "\\`").replace("*", "\\*").replace("[", "\\[")
+
+
+def code(text: str) -> str:
+    """A command as code on one line, in more backticks than it holds; what breaks lines is written so that a shell breaks them again."""
+    try:
+        shown = " ".join(map(_word, shlex.split(text))) if _BREAKS.search(text) else text
+    except ValueError:  # no command line: a path with a line break and one quote
+        shown = _BREAKS.sub(" ", text)
+    ticks = fence(shown, least=1)
+    return f"{ticks} {shown} {ticks}" if shown.startswith("`") or shown.endswith("`") else f"{ticks}{shown}{ticks}"
+
+
+def fence(text: str, *, least: int) -> str:
+    """So many backticks that the text cannot end what they begin."""
+    return "`" * max(least, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+
+
+def _word(word: str) -> str:
+    r"""A word as a shell takes it; with control characters as ``$'\n'``."""
+    if not _BREAKS.search(word):
+        return shlex.quote(word)
+    plain = word.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + _BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", plain) + "'"
 
 
 def figure(row: Mapping[str, float | None], name: str) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wansweep.metrics import Metric
-from wansweep.report.cells import cell, table
+from wansweep.report.cells import cell, code, table
 from wansweep.report.text import as_text
 from wansweep.tables.changes import CHANGED, CaseChange, Comparison, FigureChange, Verdict
 from wansweep.tables.difference import LEVEL, Difference
@@ -63,7 +63,7 @@ def notes(comparison: Comparison) -> list[str]:
 def markdown(comparison: Comparison, *, base: str, head: str) -> str:
     """The summary line, the cases that changed, and the rest folded."""
     changed = [case for case in comparison.cases if any(verdict in CHANGED for verdict in case.verdicts)]
-    parts = [f"**{summary(comparison)}**", f"`{base}` -> `{head}`"]
+    parts = [f"**{summary(comparison)}**", f"{code(base)} -> {code(head)}"]
     if changed:
         parts.append(table(_COLUMNS, _rows(changed, changed_only=True), numeric_from=3))
     parts.append("\n".join(f"- {cell(line)}" for line in notes(comparison)))

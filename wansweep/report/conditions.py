@@ -8,9 +8,9 @@ from typing import Any
 
 import polars as pl
 
-from wansweep.record import Record
-from wansweep.report.cells import cell, figure
-from wansweep.units import NOT_MEASURED
+from wansweep.record import Record, Shortage
+from wansweep.report.cells import cell, fence, figure
+from wansweep.units import GIB, NOT_MEASURED
 
 Row = dict[str, Any]
 
@@ -65,6 +65,12 @@ def circumstances(records: Sequence[Record]) -> Iterator[str]:
     sharers = sorted({title for record in records for title in record.shared_with})
     if sharers:
         yield f"- **Node shared with**: {', '.join(map(cell, sharers))}"
+    unclean = sorted({note for record in records for note in record.device_notes})
+    if unclean:
+        yield f"- **GPUs not clean**: {'; '.join(map(cell, unclean))}"
+    missing = next((record.shortage for record in records if record.shortage), None)
+    if missing:
+        yield _shortage(missing)
     lost = [told for record in records for told in record.earlier_attempts]
     if lost:
         yield f"- **Tried again**: {'; '.join(map(cell, lost))}"
@@ -73,11 +79,25 @@ def circumstances(records: Sequence[Record]) -> Iterator[str]:
         yield f"- **Resumed under other conditions** (resume.force): {cell('; '.join(departures))}; of trial {trials}"
 
 
+def _shortage(of: Shortage) -> str:
+    """What was missing: asked for, there, and taken."""
+    amounts = {
+        "requested": of.requested_bytes,
+        "allocated": of.allocated_bytes,
+        "reserved": of.reserved_bytes,
+        "free on the device": of.device_free_bytes,
+        "of": of.device_total_bytes,
+    }
+    told = [f"{words} {NOT_MEASURED if amount is None else f'{amount / GIB:.2f} GiB'}" for words, amount in amounts.items()]
+    where = f" in {cell(of.stage)}" if of.stage else ""
+    return f"- **Out of memory**: of the {'host' if of.of_host else 'GPU'}{where}: {', '.join(told[:1] if of.of_host else told)}"
+
+
 def log_tail(records: Sequence[Record]) -> str:
     """What the first rank that failed wrote last; empty when none did."""
     tail = next((record.log_tail for record in records if record.log_tail), ())
-    # Four backticks or none: a log may hold three.
-    return "\n".join(["### Log of the Rank that Failed", "", "````text", *tail, "````"]) if tail else ""
+    ticks = fence("\n".join(tail), least=4)
+    return "\n".join(["### Log of the Rank that Failed", "", f"{ticks}text", *tail, ticks]) if tail else ""
 
 
 def not_measured(stages: pl.DataFrame) -> Iterator[str]:

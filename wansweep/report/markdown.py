@@ -10,7 +10,7 @@ import polars as pl
 from wansweep.case import Preset
 from wansweep.metrics import METRIC
 from wansweep.report import breakdown, drift
-from wansweep.report.cells import cell, known, size, table
+from wansweep.report.cells import cell, code, known, size, table
 from wansweep.sweep import Sweep
 from wansweep.tables.results import Results
 from wansweep.units import NOT_MEASURED
@@ -48,7 +48,7 @@ def _head(results: Results) -> str:
         [
             f"- **Sweep**: {sweep.name}, {results.summary.height} cases: {told}",
             *([] if results.environment.imported else [_procedure(sweep)]),
-            f"- **Command**: `{sweep.command}`",
+            f"- **Command**: {code(sweep.command)}",
             *_presets(results),
         ]
     )

@@ -36,7 +36,7 @@ def render(results: Results, *, width: int | None = None, colour: bool = False) 
             Text(str(outcome or "not run yet"), style=COLOURS.get(outcome, "") if outcome else "dim"),
             known(row["gpus"]),
             size(row),
-            known(row["offload"]),
+            Text(known(row["offload"])),
             *(metric.show(row[metric.name]) for metric in figures),
         )
     failed = results.summary.filter(pl.col("reason").is_not_null() & (pl.col("reason") != ""))

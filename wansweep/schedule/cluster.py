@@ -9,12 +9,12 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 
 from wansweep.errors import ClusterError
 from wansweep.schedule.guard import guarded
@@ -24,6 +24,10 @@ from wansweep.sweep import Cluster
 # Of a cluster that we start; results are small, so the default of 30 % of RAM is not needed.
 OBJECT_STORE_BYTES = 256 * 1024**2
 CONNECT_TIMEOUT_S = 5.0
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+# HTTP/2 (RFC 9113, 3.4): the client's preface with empty settings; a server begins with its own, whose frame is of type 4.
+_SETTINGS = b"\x04"
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + b"\0" * 5
 # Share of a CPU that a trial's controller takes beside its ranks; it sleeps.
 CONTROLLER_CPU = 0.1
 
@@ -156,24 +160,47 @@ def connect(cluster: Cluster) -> Iterator[Connection]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _joined(address: str) -> bool:
-    """Whether a running cluster was joined."""
-    if address != "auto" and not _answers(address):
+def _joined(asked: str) -> bool:
+    """Whether a running cluster was joined.
+
+    Raises:
+        ClusterError: RAY_ADDRESS, which ``auto`` goes by, names one that does not answer.
+    """
+    address = _running() if asked == "auto" else asked
+    if not address or not answers(address):
         return False
+    host, _, port = address.rpartition(":")
+    # Ray takes 127.0.0.1 for this node's public address, where a cluster that keeps to the loopback does not listen.
+    only_here = host in LOOPBACK and not answers(f"{services.get_node_ip_address()}:{port}")
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        with _loopback() if only_here else nullcontext():
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except ConnectionError:
         return False
     return True
 
 
-def _answers(address: str) -> bool:
-    """Whether something listens at host:port. Asked first, because Ray tries an address that nobody listens at for five minutes."""
+def _running() -> str:
+    """Address of the cluster that ``auto`` means: RAY_ADDRESS, or one that Ray finds on this machine; empty without one."""
+    if (named := os.environ.get("RAY_ADDRESS", "")) not in ("", "auto", "local"):
+        if not answers(named):
+            raise ClusterError(f"cluster=auto: RAY_ADDRESS={named}: no Ray cluster answers there; unset it, or use cluster=local")
+        return named
+    try:
+        return services.get_ray_address_from_environment("auto", None) or ""
+    except ConnectionError:
+        return ""
+
+
+def answers(address: str) -> bool:
+    """Whether a server that speaks gRPC, as Ray's does, is at host:port. Asked first: Ray itself tries any address for minutes."""
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S):
-            return True
-    except (OSError, ValueError):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S) as asked:
+            asked.settimeout(CONNECT_TIMEOUT_S)
+            asked.sendall(_HELLO)
+            return asked.recv(4, socket.MSG_WAITALL)[3:] == _SETTINGS
+    except (OSError, ValueError, OverflowError):
         return False
 
 

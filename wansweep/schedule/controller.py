@@ -62,7 +62,7 @@ class CaseTrial(Trainable):  # type: ignore[misc]
             now = self._gang.progress()
             return {"done": False, "label": now.label, "doing": now.doing, "progress": PROGRESS.dump_json(now)}
         record = self._gang.record(ended)
-        self._warm_ranks = self._gang.finish(record)
+        record, self._warm_ranks = self._gang.finish(record)
         self._gang = None
         return {"done": True, "record": to_json(record), "lost": ended.lost}
 

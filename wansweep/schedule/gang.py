@@ -20,7 +20,7 @@ from ray.exceptions import OutOfMemoryError as HostOutOfMemory
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from wansweep.record import Outcome, Record, SamplerFacts, Stage, StageKind
+from wansweep.record import Outcome, Record, SamplerFacts, Shortage, Stage, StageKind
 from wansweep.schedule import processes
 from wansweep.schedule.delivery import deliver
 from wansweep.schedule.end import End, culprit
@@ -30,7 +30,9 @@ from wansweep.schedule.progress import Progress, gather
 from wansweep.schedule.rank import Rank
 from wansweep.sweep import Isolation
 from wansweep.telemetry.attribute import attribute
+from wansweep.telemetry.oom_kills import oom_kills
 from wansweep.telemetry.sampling import Sampling
+from wansweep.telemetry.tenants import Tenants, after, before, tenants
 from wansweep.telemetry.trace import Trace
 from wansweep.trial.stages import read_journal
 from wansweep.trial.task import Ending, Hello, Seat, Task, numbered
@@ -63,8 +65,12 @@ class Gang:
         self._died: set[int] = set()
         self._lost: set[int] = set()
         self._pulses = Pulses()
+        self._advances = Pulses()
         self._endings: list[Ending] = []
         self._sampling: Sampling | None = None
+        self._killed_before = oom_kills()
+        self._tenants: dict[str, Tenants] = {}
+        self._device_notes: list[str] = []
         if not self._ranks:
             self._ranks = [self._new_rank(rank) for rank in range(order.case.gpus)]
         self._pending = {actor.arrive.remote(self._task.pulse(rank)): rank for rank, actor in enumerate(self._ranks)}
@@ -73,9 +79,12 @@ class Gang:
     def _give_parts(self) -> None:
         """All ranks are there: start the node's sampler, and give each its part."""
         here = [rank for rank, arrival in self._arrivals.items() if arrival.node == self._here]
+        if not self._warm:  # warm ranks are on their GPUs already
+            self._tenants = tenants(self._gpus_here())
+            self._device_notes = before(self._tenants, own=[self._arrivals[rank].pid for rank in here])
         self._sampling = Sampling(
             out=self._task.samples,
-            gpus=[uuid for rank in here if (uuid := self._hellos[rank].facts.device_uuid)],
+            gpus=self._gpus_here(),
             pids=[self._arrivals[rank].pid for rank in here],
             period_s=self._order.procedure.sample_period_s,
         )
@@ -83,6 +92,11 @@ class Gang:
         for rank, actor in enumerate(self._ranks):
             seat = Seat(rank=rank, world=len(self._ranks), rendezvous=self._rendezvous(), cores=self._order.rank_cpus)
             self._pending[actor.run.remote(self._task_of(rank), seat)] = rank
+
+    def _gpus_here(self) -> list[str]:
+        """GPUs of the ranks of this node."""
+        here = [rank for rank, arrival in self._arrivals.items() if arrival.node == self._here]
+        return [uuid for rank in here if (uuid := self._hellos[rank].facts.device_uuid)]
 
     def _rendezvous(self) -> str:
         """A file where all ranks see one: it takes no port, and nothing listens. Between nodes a port of rank 0's."""
@@ -124,6 +138,9 @@ class Gang:
         if (silent := self._silent()) is not None:
             reason = f"{self._where(silent)}no sign of life for procedure.hang_s={self._order.procedure.hang_s:g}"
             return End(outcome=Outcome.TIMEOUT, reason=reason, rank=silent)
+        if (stalled := self._stalled()) is not None:
+            reason = f"{self._where(stalled)}no stage began or ended for {self._order.procedure.stalls_after_s:g} s (procedure.stall_s)"
+            return End(outcome=Outcome.TIMEOUT, reason=reason, rank=stalled)
         if time.perf_counter() >= deadline_s:
             late = min(self._pending.values())
             return End(outcome=Outcome.TIMEOUT, reason=f"{self._where(late)}not done after procedure.timeout_s={timeout_s:g}", rank=late)
@@ -135,6 +152,14 @@ class Gang:
             here = rank in self._arrivals and self._arrivals[rank].node == self._here
             signs = (self._task.pulse(rank), self._task.journal(rank))
             if here and self._pulses.silent_s(rank, *signs) > self._order.procedure.hang_s:
+                return rank
+        return None
+
+    def _stalled(self) -> int | None:
+        """A rank of this node that lives, and has written nothing to its journal for long: it waits for what never comes."""
+        for rank in sorted(set(self._pending.values())):
+            journal = self._task.journal(rank)
+            if journal.exists() and journal.stat().st_size and self._advances.silent_s(rank, journal) > self._order.procedure.stalls_after_s:
                 return rank
         return None
 
@@ -163,14 +188,22 @@ class Gang:
                         self._endings.append(answer)
             except HostOutOfMemory as error:
                 reason = f"the host ran out of memory: {_first_line(error)}"
-                self._endings.append(Ending(rank=rank, outcome=Outcome.OOM, reason=reason, resolved=None))
+                self._endings.append(Ending(rank=rank, outcome=Outcome.OOM, reason=reason, resolved=None, shortage=Shortage(of_host=True)))
             except RayActorError as error:
                 self._died.add(rank)
                 if _NODE_DIED in str(error):
                     self._lost.add(rank)
-                self._endings.append(Ending(rank=rank, outcome=Outcome.CRASH, reason=f"its process died: {_first_line(error)}", resolved=None))
+                self._endings.append(self._of_the_dead(rank, error))
             except RayError as error:
                 self._endings.append(Ending(rank=rank, outcome=Outcome.CRASH, reason=_first_line(error), resolved=None))
+
+    def _of_the_dead(self, rank: int, error: RayActorError) -> Ending:
+        """How a rank ended whose process is gone: killed by the kernel for its host's memory, or by who knows what."""
+        killed = oom_kills() if rank in self._arrivals and self._arrivals[rank].node == self._here else None
+        if killed is not None and self._killed_before is not None and killed > self._killed_before:
+            reason = f"the host ran out of memory: the kernel killed its process (oom_kill {self._killed_before} -> {killed})"
+            return Ending(rank=rank, outcome=Outcome.OOM, reason=reason, resolved=None, shortage=Shortage(of_host=True))
+        return Ending(rank=rank, outcome=Outcome.CRASH, reason=f"its process died: {_first_line(error)}", resolved=None)
 
     def record(self, end: End) -> Record:
         """What the trial leaves; ends the sampler."""
@@ -200,6 +233,8 @@ class Gang:
             ranks=tuple(hello.facts for _, hello in sorted(self._hellos.items())),
             sampler=_sampler_facts(trace) if trace else None,
             log_tail=self._log_tail(end),
+            shortage=self._shortage(end),
+            device_notes=tuple(self._device_notes),
             nodes=tuple(dict.fromkeys(arrival.node for _, arrival in sorted(self._arrivals.items()))),
             earlier_attempts=self._order.earlier_attempts,
         )
@@ -209,7 +244,14 @@ class Gang:
         if end.rank is None or end.rank not in self._arrivals or end.outcome is Outcome.INVALID:
             return ()
         arrival = self._arrivals[end.rank]
+        if end.outcome is Outcome.TIMEOUT:
+            on_node(arrival.node, processes.dump_stacks, arrival, otherwise=None)
         return on_node(arrival.node, processes.log_tail, arrival.logs, otherwise=())
+
+    def _shortage(self, end: End) -> Shortage | None:
+        """What was missing, of the rank that failed, and in which stage."""
+        found = next((ending.shortage for ending in self._endings if ending.rank == end.rank and ending.shortage), None)
+        return replace(found, stage=self._open_stage(end.rank) or None) if found and end.rank is not None else None
 
     def _fetch_journals(self) -> None:
         """Bring the journals of ranks on other nodes here."""
@@ -228,8 +270,11 @@ class Gang:
             pids={rank: arrival.pid for rank, arrival in self._arrivals.items()},
         )
 
-    def finish(self, record: Record) -> list[Any]:
-        """Hand over video and samples, clear the scratch folder, and end the ranks; the ones that may be used again are returned."""
+    def finish(self, record: Record) -> tuple[Record, list[Any]]:
+        """Hand over video and samples, clear the scratch folder, and end the ranks.
+
+        Returns the record with what was left on the GPUs, and the ranks that may be used again.
+        """
         folder = Path(self._order.run_folder)
         if self._order.procedure.keep_video:
             kept = folder / "videos" / f"{record.label}-{record.trial}.mp4"
@@ -244,7 +289,10 @@ class Gang:
             self.end()
         for node in self._nodes():
             on_node(node, _remove, self._task.scratch, otherwise=None)
-        return self._ranks if warm else []
+        if not warm:
+            left = after(self._tenants, tenants(list(self._tenants)))
+            record = replace(record, device_notes=(*record.device_notes, *left))
+        return record, self._ranks if warm else []
 
     def _deliver_from_first(self, file: Path, to: Path) -> None:
         first = self._arrivals.get(0)

@@ -7,6 +7,7 @@ Ray's own kill asks the process to go, which one that is stopped or stuck does n
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,15 +19,23 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from wansweep.telemetry.environment import public
+from wansweep.privacy import public
 
 TAIL_LINES = 20
+# With the stacks of a process that hangs.
+STACK_LINES = 100
 TAIL_BYTES = 16 * 1024
 LINE_CHARACTERS = 300
 # A process gets this long to obey, and then to be gone from the process table.
 OBEY_S = 0.2
 GONE_S = 10.0
 OTHER_NODE_S = 20.0
+
+# A rank answers it with the stacks of its threads, in its log.
+STACKS = signal.SIGUSR1
+STACKS_S = 1.0
+
+_STACK = ("Thread 0x", "Current thread 0x")
 
 T = TypeVar("T")
 
@@ -75,7 +84,22 @@ class Arrival:
 def log_tail(logs: Sequence[Log]) -> tuple[str, ...]:
     """Last lines of the logs, of the trial's own part, without homes and tokens."""
     lines = [line for log in logs for line in _lines(log)]
-    return tuple(public(line)[:LINE_CHARACTERS] for line in lines[-TAIL_LINES:])
+    stacks = next((len(lines) - i for i, line in enumerate(lines) if line.startswith(_STACK)), 0)
+    return tuple(public(line)[:LINE_CHARACTERS] for line in lines[-max(TAIL_LINES, min(stacks, STACK_LINES)) :])
+
+
+def dump_stacks(arrival: Arrival) -> None:
+    """Have the process write where each of its threads is; one that is stopped does not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(arrival.pid)
+        if process.create_time() != arrival.created_s:
+            return
+        sizes = [log.path.stat().st_size for log in arrival.logs if log.path.exists()]
+        process.send_signal(STACKS)
+        until_s = time.monotonic() + STACKS_S
+        while time.monotonic() < until_s and sizes == [log.path.stat().st_size for log in arrival.logs if log.path.exists()]:
+            time.sleep(0.05)
+        time.sleep(0.1)  # for the rest of it
 
 
 def _lines(log: Log) -> list[str]:

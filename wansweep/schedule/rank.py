@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import os
 import socket
@@ -15,7 +16,7 @@ import psutil
 import ray
 
 from wansweep.record import RankFacts
-from wansweep.schedule.processes import Arrival, Log
+from wansweep.schedule.processes import STACKS, Arrival, Log
 from wansweep.trial.task import Ending, Hello, Seat, Task
 
 PULSE_S = 1.0
@@ -45,6 +46,8 @@ class Rank:
         self._work = work
         self._pulse: Path | None = None
         threading.Thread(target=self._beat, daemon=True).start()
+        # Into the log whose tail goes into the record of a rank that hangs; takes no GIL.
+        faulthandler.register(STACKS, all_threads=True, chain=False)
 
     def __repr__(self) -> str:
         return self._name

@@ -147,7 +147,8 @@ def _order(sweep: Sweep, case: Case, trial: int, connection: Connection, run_fol
 
 def _dominating(queue: Queue, record: Record) -> list[Record]:
     """Records of the waiting trials that need no less memory than one that ran out of it; they wait no longer."""
-    if record.outcome is not Outcome.OOM:
+    # What the host lacked says nothing of a GPU, and may be another program's doing.
+    if record.outcome is not Outcome.OOM or (record.shortage and record.shortage.of_host):
         return []
     reason = f"dominated: needs no less memory than {record.label}, which ran out of it ({record.reason})"
     return [unrun(order.case, order.trial, Outcome.SKIPPED, reason) for order in queue.dominating(record.case)]

@@ -8,6 +8,7 @@ null in every table; in a Case, whose fields cannot be null, stands the family's
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,7 @@ def sweep(cases: Iterable[Case], *, file: str) -> Sweep:
         cluster=Cluster(address="local", gpus=None, exclusive=False),
         hardware=Hardware(name="auto", gpus=1),
         models={model: ModelSource(repo="", revision=None, fps=1, boundary=None) for model in Model},
-        command=f"wansweep import {file}",
+        command=shlex.join(["wansweep", "import", file]),
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 import wansweep
+from wansweep.privacy import HIDDEN, SECRET_NAME, public
 from wansweep.telemetry import nvml
 from wansweep.telemetry.limits import HostLimits, host_limits
 from wansweep.telemetry.nvml import Driver, Gpu
@@ -26,11 +26,6 @@ from wansweep.telemetry.samples import Missing
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "ray", "polars", "hydra-core", "safetensors", "nvidia-ml-py")
 GIT_TIMEOUT_S = 5.0
-HIDDEN = "***"
-
-_HOME = re.compile(r"(?:/home|/Users)/[^/\s:,'\"]+|/root(?=/|$)")
-_SECRET_NAME = re.compile(r"(token|secret|password|passwd|credential|api_?key|auth)", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"\b(hf_|sk-|gh[opsur]_|github_pat_|AKIA|xox[abp]-)[\w-]{8,}|(?<=://)[^/@\s]+(?=@)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +106,7 @@ def public_command(arguments: Sequence[str]) -> tuple[str, ...]:
     hide_next = False
     for argument in arguments[1:]:
         name, equals, _ = argument.partition("=")
-        secret = bool(_SECRET_NAME.search(name))
+        secret = bool(SECRET_NAME.search(name))
         if hide_next and not argument.startswith("-"):
             shown.append(HIDDEN)
         elif secret and equals:
@@ -120,14 +115,6 @@ def public_command(arguments: Sequence[str]) -> tuple[str, ...]:
             shown.append(public(argument))
         hide_next = secret and not equals and argument.startswith("-")
     return tuple(shown)
-
-
-def public(text: str) -> str:
-    """The text without the user's home, anybody's home, and what looks like a token or a password in an address."""
-    home = os.path.expanduser("~")  # noqa: PTH111  (Path.home raises where there is none)
-    if len(home) > 1:
-        text = re.sub(re.escape(home.rstrip("/")) + r"(?=/|$)", "~", text)
-    return _SECRET_VALUE.sub(HIDDEN, _HOME.sub("~", text))
 
 
 def git_state(folder: Path) -> Git | None:

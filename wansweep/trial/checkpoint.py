@@ -17,6 +17,7 @@ from wansweep.trial.networks import pipeline_class
 from wansweep.trial.tiny import tiny_checkpoint
 
 INDEX = "model_index.json"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 class NoWeightsError(Exception):
@@ -114,7 +115,13 @@ def _whole(checkpoint: Checkpoint, way_out: str) -> Checkpoint:
         raise NoWeightsError(f"weights={checkpoint.name}: {folder} has no {INDEX}, so it is not in diffusers' layout; {way_out}")
     missing = [file for file in checkpoint.all_files() if not file.is_file()]
     missing += [folder / part / "config.json" for part in checkpoint.components() if not (folder / part / "config.json").is_file()]
-    missing += [folder / part for part in checkpoint.components() if not checkpoint.files(part) and not any((folder / part).glob("*.bin"))]
+    without = [part for part in checkpoint.components() if not checkpoint.files(part)]
+    missing += [folder / part for part in without]
+    if pickled := [file for part in without for form in _PICKLES for file in sorted((folder / part).glob(form))]:
+        raise NoWeightsError(
+            f"weights={checkpoint.name}: {pickled[0].relative_to(folder)} is a pickle, which can run any code as it is read; only "
+            f"safetensors are read: load it where you trust it and save_pretrained() it, or use weights=hub or random"
+        )
     if missing:
         gone = f"{missing[0].relative_to(folder)}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}"
         raise NoWeightsError(f"weights={checkpoint.name}: {folder} is not whole, {gone} missing; {way_out}")

@@ -6,13 +6,14 @@ import os
 import socket
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from wansweep.case import Case
 from wansweep.errors import CaseError
-from wansweep.record import RankFacts, Record, SamplerFacts
+from wansweep.record import RankFacts, Record, SamplerFacts, Stage, StageKind
 from wansweep.sweep import ModelSource, Procedure
 from wansweep.telemetry.attribute import attribute
 from wansweep.telemetry.limits import host_limits
@@ -72,6 +73,7 @@ def _record(task: Task, facts: RankFacts, ending: Ending, trace: Trace, *, start
         warmup_s=ending.warmup_s,
         weights_cached=ending.weights_cached,
         ranks=(facts,),
+        shortage=ending.shortage and replace(ending.shortage, stage=_open(stages)),
         sampler=SamplerFacts(
             cpu_s=cost.cpu_s if cost else None,
             wall_s=cost.wall_s if cost else None,
@@ -79,3 +81,8 @@ def _record(task: Task, facts: RankFacts, ending: Ending, trace: Trace, *, start
             errors=trace.errors,
         ),
     )
+
+
+def _open(stages: Sequence[Stage]) -> str | None:
+    begun = [stage.name for stage in stages if stage.duration_s is None and stage.kind is not StageKind.TOTAL_EXECUTION]
+    return begun[-1] if begun else None

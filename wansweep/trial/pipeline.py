@@ -86,7 +86,9 @@ def _from_files(case: Case, weights: Checkpoint, device: torch.device, spans: Sp
         dtypes = {part: stored_dtype(weights, part) or dtype for part, dtype in wanted.items()}
         host_memory.hold_loaded(_host_bytes(case, weights, device, wanted, dtypes), case)
         given = gguf_files.load(case, weights)
-        pipe = pipeline_class(case.task).from_pretrained(weights.folder, **given, dtype={**dtypes, "default": component_dtype("", case.dtype)})
+        formats = {**dtypes, "default": component_dtype("", case.dtype)}
+        # Never the pickles that a folder may hold beside them.
+        pipe = pipeline_class(case.task).from_pretrained(weights.folder, **given, dtype=formats, use_safetensors=True)
     with spans(Span.READ):
         read_weights(pipe)
     with spans(Span.CAST):

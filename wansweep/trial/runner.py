@@ -48,13 +48,11 @@ from wansweep.trial.invalid import Invalid, hold
 from wansweep.trial.offload import StageDevices
 from wansweep.trial.placement import Placement
 from wansweep.trial.probe import Probe
+from wansweep.trial.shortage import ran_out, shortage
 from wansweep.trial.spans import Span, Spans
 from wansweep.trial.stages import Stages
 from wansweep.trial.task import Ending, Seat, Task, numbered
 from wansweep.units import GIB
-
-# torch raises a plain RuntimeError where the host refuses memory.
-_NO_HOST_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
 
 def device_here() -> torch.device:
@@ -91,13 +89,11 @@ def run_rank(task: Task, seat: Seat) -> Ending:
         return _failed(seat, Outcome.CRASH, str(missing))
     except Invalid as refusal:
         return _failed(seat, Outcome.INVALID, str(refusal))
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        traceback.print_exc()  # into the rank's log, whose tail goes into the record
-        return _failed(seat, Outcome.OOM, str(error) or "the host ran out of memory")
     except Exception as error:  # noqa: BLE001
-        traceback.print_exc()
-        outcome = Outcome.OOM if _NO_HOST_MEMORY in str(error) else Outcome.CRASH
-        return _failed(seat, outcome, f"{type(error).__name__}: {error}")
+        traceback.print_exc()  # into the rank's log, whose tail goes into the record
+        if ran_out(error):
+            return replace(_failed(seat, Outcome.OOM, str(error) or "the host ran out of memory"), shortage=shortage(error))
+        return _failed(seat, Outcome.CRASH, f"{type(error).__name__}: {error}")
 
 
 @contextmanager
@@ -202,7 +198,9 @@ class _Run:
         """Whole generations that are thrown away; only how long each took is kept. The cache is set before them, as it may need one itself."""
 
         def generate_once() -> None:
-            generate(pipe, self.case, Stages(model=self.case.model, clock=clock), placement=placement, guidance=Guidance(self.mesh), last=False)
+            # Not in the journal, but a sign that it goes on.
+            stages = Stages(model=self.case.model, clock=clock, on_end=lambda *_: self.task.journal(self.seat.rank).touch())
+            generate(pipe, self.case, stages, placement=placement, guidance=Guidance(self.mesh), last=False)
 
         options.enable_cache(pipe, self.case, generate_once)
         pipe.maybe_free_model_hooks()

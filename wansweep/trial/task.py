@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wansweep.case import Case
-from wansweep.record import Figure, Outcome, RankFacts, Resolved, Timing
+from wansweep.record import Figure, Outcome, RankFacts, Resolved, Shortage, Timing
 from wansweep.sweep import ModelSource, Procedure
 
 
@@ -52,6 +52,7 @@ class Ending:
         timing: How its stages were timed; null when it did not get that far.
         warmup_s: Seconds of each warm-up generation.
         weights_cached: Share of the weight files in the page cache before loading.
+        shortage: What was missing, for an oom; its stage is the reader's of the journal to tell.
     """
 
     rank: int
@@ -61,6 +62,7 @@ class Ending:
     timing: Timing | None = None
     warmup_s: tuple[float, ...] = ()
     weights_cached: Figure | None = None
+    shortage: Shortage | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
