@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import cpu_offload
+from wansweep.trial.cache import cache_dir
 
 from tests.conftest import make_a14b, make_case
 from tests.runs import ROOT
@@ -20,7 +21,6 @@ from wansweep.plan.geometry import as_run
 from wansweep.record import Expert, Outcome, Stage, StageKind
 from wansweep.sweep import Isolation, ModelSource, Procedure
 from wansweep.trial import options, pipeline
-from wansweep.trial.cache import cache_dir
 from wansweep.trial.clock import HostClock
 from wansweep.trial.generate import decode, expert_schedule, generate, still
 from wansweep.trial.invalid import Invalid
