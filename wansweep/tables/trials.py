@@ -83,9 +83,14 @@ def _marked(stages: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _with_steady_steps(ranks: pl.LazyFrame, marked: pl.LazyFrame) -> pl.LazyFrame:
-    """The ranks with the median of their steps after the first: apart from the sums, because a median needs its values together."""
-    steady = marked.filter(pl.col("step_s").is_not_null() & (pl.col("step") > 0)).group_by(_RANK).agg(steady_step_s=pl.col("step_s").median())
-    joined = ranks.join(steady, on=_RANK, how="left")
+    """The ranks with the median of their steps after the first: apart from the sums, because a median needs its values together.
+
+    One after the other, each as a stream: as one query both read their rows at once (2.5 GB against 1.2 for ten million stage rows).
+    """
+    later = marked.filter(pl.col("step_s").is_not_null() & (pl.col("step") > 0))
+    steady = later.group_by(_RANK).agg(steady_step_s=pl.col("step_s").median())
+    sums, medians = (frame.collect(engine="streaming").lazy() for frame in (ranks, steady))
+    joined = sums.join(medians, on=_RANK, how="left")
     return joined.with_columns(first_step_ratio=pl.col("first_step_s") / pl.col("steady_step_s")).drop("first_step_s")
 
 
