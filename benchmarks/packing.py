@@ -85,7 +85,7 @@ class _Clock:
 def _alone() -> str:
     """Where the seconds of a trial without work go, beside the same worker by hand."""
     by_hand_s = statistics.median(_by_hand_s() for _ in range(3))
-    clock = _swept([_case(str(n), gpus=1, seconds=0.0) for n in range(ALONE + 1)], exclusive=True)
+    clock = _swept([sleeping_case(str(n), gpus=1, seconds=0.0) for n in range(ALONE + 1)], exclusive=True)
     ends_s, records = [end for end, _ in clock.records], [record for _, record in clock.records]
     each_s = statistics.median(later - sooner for sooner, later in pairwise(ends_s))
     start_s = statistics.median(record.startup_s or 0.0 for record in records[1:])
@@ -107,7 +107,7 @@ def _by_hand_s() -> float:
 def _real() -> None:
     """The same trials foretold and run, on a Ray cluster of eight logical GPUs."""
     drawn = jobs(0, REAL_CASES, median_s=REAL_WORK_S)
-    cases = [_case(job.key, gpus=job.ranks, seconds=job.seconds) for job in drawn]
+    cases = [sleeping_case(job.key, gpus=job.ranks, seconds=job.seconds) for job in drawn]
     begin_s = time.perf_counter()
     clock = _swept(cases, exclusive=False)
     records = [record for _, record in clock.records]
@@ -128,7 +128,8 @@ def _real() -> None:
     print(f"  a GPU idles {idle_s:.2f} s a trial beyond what packing leaves; the cluster's start and stop take {once_s:.1f} s once")
 
 
-def _case(name: str, *, gpus: int, seconds: float) -> Case:
+def sleeping_case(name: str, *, gpus: int, seconds: float) -> Case:
+    """A case whose ranks sleep."""
     # Its steps are what the scheduler takes for its length.
     return Case(
         model=Model.TI2V_5B,

@@ -92,6 +92,19 @@ def test_the_verbs_that_read_folders_import_nothing_heavy_but_polars(tmp_path) -
         assert imported_by(*arguments) == {"polars"}, arguments
 
 
+def test_one_cases_breakdown_is_printed_by_its_label(tmp_path) -> None:
+    folder = str(tmp_path / "old")
+    wansweep("import", str(ROOT / "tests" / "data" / "seed_report.md"), "-o", folder)
+    whole = wansweep("report", folder).stdout
+    done = wansweep("report", folder, "--case", "02_Efficiency_Mode_720p")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("## Case: 02_Efficiency_Mode_720p\n")
+    assert done.stdout in whole
+    wrong = wansweep("report", folder, "--case", "02_Efficiency_Mode")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "wansweep: --case 02_Efficiency_Mode: no such case; did you mean '02_Efficiency_Mode_720p'?\n"
+
+
 def test_compare_answers_with_its_exit_code_and_json_alone_on_stdout(tmp_path) -> None:
     folder = str(tmp_path / "old")
     wansweep("import", str(ROOT / "tests" / "data" / "seed_report.md"), "-o", folder)

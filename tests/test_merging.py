@@ -70,7 +70,7 @@ def test_trials_of_a_case_that_ran_on_two_days_are_counted_together(monday: Path
     assert sorted((record.trial, record.run) for record in results.records if record.case_id == PLAIN.id)[2][0] == 2
     assert (merged.frames / f"{PLAIN.id}-1.jpg").read_bytes() == b"monday's second"
     assert (merged.frames / f"{PLAIN.id}-2.jpg").read_bytes() == b"tuesday's first"
-    assert results.sweep.command_for("offloaded") == "wansweep +sweep=offload 'sweep.only=[offloaded]'"
+    assert results.sweep.command_for("offloaded") == f"wansweep +sweep=offload 'sweep.only=[{rows['offloaded']['case_id']}]'"
     assert (merged.path / "report.html").is_file()
 
 

@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
+import pytest
 
 from tests.gpu_runs import gpu_cases, gpu_folder, gpu_records, gpu_sweep
 from tests.makers import make_record
@@ -61,6 +64,26 @@ def test_without_what_draws_the_page_everything_else_is_left_and_the_way_out_is_
     assert not (folder.path / "report.html").exists()
     assert (folder.path / "report.md").exists()
     assert (folder.path / "trace.json").exists()
+
+
+def test_rendering_takes_a_tenth_of_the_time_at_most_however_fast_trials_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = gpu_cases()
+    folder = create(tmp_path, gpu_sweep(cases), environment())
+    now_s, rendered_s = [100.0], list[float]()
+
+    def slow(*_: object) -> None:
+        rendered_s.append(now_s[0])
+        now_s[0] += 5.0
+
+    monkeypatch.setattr("wansweep.publish.write_tables", slow)
+    monkeypatch.setattr("wansweep.publish.time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    publisher = Publisher(folder)
+    for trial in range(120):
+        publisher.add(make_record(cases[0], trial=trial))
+        now_s[0] += 1.0
+    # At the first trial, and then no sooner after the end of one than ten times its length.
+    assert [round(later - sooner) for sooner, later in pairwise(rendered_s)] == [55, 55]
+    assert publisher.render().summary["n"][0] == 120
 
 
 def test_a_folder_of_an_older_version_is_gone_on_with(tmp_path: Path) -> None:

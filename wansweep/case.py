@@ -7,6 +7,7 @@ Field names and defaults follow Wan2.2's own (wan/configs/*.py) and diffusers' W
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -187,6 +188,7 @@ def degrees_in_words(*, cfg: int, ring: int, ulysses: int, fsdp: bool) -> str:
     return "+".join(words) or "none"
 
 
+@functools.cache
 def declared_fields() -> tuple[dataclasses.Field[object], ...]:
     """The fields a user may set, in order."""
     return tuple(f for f in dataclasses.fields(Case) if f.metadata.get("declared", True))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wansweep.resume import Resumed
     from wansweep.store import RunFolder
     from wansweep.sweep import Sweep
+    from wansweep.tables.results import Results
 
 OK, FAILED_CASES, WRONG, REGRESSION, NOTHING_COMPARABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -120,10 +121,13 @@ def report(arguments: Sequence[str]) -> int:
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--format", choices=("md", "html", "terminal", "seed"), default="md")
     parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
+    parser.add_argument("--case", metavar="LABEL", help="this case's breakdown alone, as Markdown")
     options = parser.parse_args(arguments)
     folder = open_folder(options.run_dir)
     results = read_results(folder, measure=lambda line: print(line, file=sys.stderr))
     match options.format:
+        case _ if options.case is not None:
+            text = _breakdown(results, options.case)
         case "md":
             from wansweep.report import markdown
 
@@ -147,6 +151,21 @@ def report(arguments: Sequence[str]) -> int:
     else:
         print(text, end="")
     return OK
+
+
+def _breakdown(results: Results, label: str) -> str:
+    """One case's section of the report.
+
+    Raises:
+        ConfigError: No case is called so.
+    """
+    from wansweep.errors import did_you_mean
+    from wansweep.report import breakdown
+
+    rows = {row["label"]: row for row in results.summary.iter_rows(named=True)}
+    if label not in rows:
+        raise ConfigError([f"--case {label}: no such case; {did_you_mean(label, tuple(rows))}"])
+    return next(iter(breakdown.sections(results, [rows[label]]).values())) + "\n"
 
 
 def watch(arguments: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ from tests.gpu_runs import gpu_cases, gpu_records, gpu_sweep, sheet
 from wansweep.record import Record
 from wansweep.report import html, plots
 from wansweep.report.html import in_script, render
+from wansweep.report.markdown import sections
 from wansweep.report.pictures import PALETTES, Picture
 from wansweep.tables.evidence import Evidence
 from wansweep.tables.results import Results, tabulate
@@ -161,3 +162,13 @@ def test_reports_in_other_formats_do_not_load_the_plotting_library() -> None:
         "import sys, wansweep.cli, wansweep.publish, wansweep.report.markdown; print([m for m in ('altair', 'vl_convert') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_case_beyond_the_pages_room_says_where_its_breakdown_is(records: list[Record]) -> None:
+    run = results(records)
+    kept = dict(list(sections(run).items())[:1])
+    page = render(run, breakdowns=kept)
+    first, second = run.summary["case_id"][:2]
+    assert block(page, f"data-{first}")["breakdown"] == kept[first]
+    assert f"`wansweep report RUN_DIR --case {run.summary['label'][1]}`" in block(page, f"data-{second}")["breakdown"]
+    assert page.count('<tr id="case-') == run.summary.height

@@ -9,7 +9,7 @@ from wansweep.config import read_request
 from wansweep.levers import Solver
 from wansweep.record import Outcome, Record
 from wansweep.report import terminal
-from wansweep.report.markdown import cell, render, table
+from wansweep.report.markdown import cell, render, sections, table
 from wansweep.store import Unreadable
 from wansweep.tables.results import Results, tabulate
 from wansweep.telemetry.environment import environment
@@ -90,3 +90,19 @@ def test_one_preset_needs_no_column_and_settings_of_their_own_no_word() -> None:
 def test_a_solver_and_a_batch_are_told() -> None:
     text = report([make_record(make_case(solver=Solver.EULER, batch=2))])
     assert "seed 42, solver euler, 2 videos at once\n" in text
+
+
+def test_of_too_many_cases_the_accidents_keep_their_breakdowns_and_every_case_its_row() -> None:
+    ran, fell, other = (make_case(label=label, name=label) for label in ("ran", "fell", "other"))
+    results = tabulated([make_record(ran), make_record(fell, outcome=Outcome.CRASH, reason="its process died"), make_record(other)])
+    told = sections(results, most=2)
+    assert list(told) == [ran.id, fell.id]
+    text = render(results, told)
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith(("| ran ", "| fell ", "| other "))] == [
+        "| ran",
+        "| fell",
+        "| other",
+    ]
+    assert "## Case: other" not in text
+    assert "Without a breakdown here: 1 more case. `wansweep report RUN_DIR --case LABEL` prints one; `" in text
+    assert "Without a breakdown" not in render(results)

@@ -37,7 +37,7 @@ def run(*kinds: StageKind, case: Case | None = None, device: str = "NVIDIA A100-
 
 
 def ask(rule: Rule, record: Record) -> Finding | NoData | None:
-    return rule(typical_stages(stages_frame([record])), record)
+    return rule(typical_stages(stages_frame([record]).lazy()).collect(), record)
 
 
 def found(rule: Rule, record: Record) -> str:
@@ -213,7 +213,7 @@ def test_nothing_is_found_and_nothing_lacks_data_in_a_healthy_run_that_was_measu
     memory = {"peak_allocated_bytes": 50.0 * GIB, "peak_reserved_bytes": 52.0 * GIB, "device_used_bytes": 53.0 * GIB}
     record = on_gpu(make_record(case, stages=with_figures(make_stages(case), **figures, **memory)), "NVIDIA A100-SXM4-80GB", total_bytes=LIMIT)
     record = replace(record, weights_cached=Figure(value=1.0))
-    assert analyse(typical_stages(stages_frame([record])), record) == ([], [])
+    assert analyse(typical_stages(stages_frame([record]).lazy()).collect(), record) == ([], [])
 
 
 def test_every_rule_bears_a_run_that_measured_nothing() -> None:

@@ -149,7 +149,7 @@ def test_a_typical_stage_is_the_median_over_trials_of_the_fullest_rank_and_keeps
         first = with_figures(make_stages(case), peak_allocated_bytes=peak, gpu_busy_pct=sampled(80.0), energy_j=missing("too_short"))
         second = with_figures(make_stages(case, rank=1), peak_allocated_bytes=0.5, gpu_busy_pct=missing("gap"))
         trials.append(make_record(case, trial=trial, stages=first + second))
-    row = typical_stages(stages_frame(trials)).row(by_predicate=pl.col("stage") == "T5_Encoding", named=True)
+    row = typical_stages(stages_frame(trials).lazy()).collect().row(by_predicate=pl.col("stage") == "T5_Encoding", named=True)
     assert (row["peak_allocated_bytes"], row["gpu_busy_pct"], row["gpu_busy_pct_why"], row["energy_j_why"]) == (2.0, 80.0, None, "too_short")
     assert row["load_source"] == "gpu_busy"
 

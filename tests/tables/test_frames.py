@@ -142,7 +142,7 @@ def test_a_percentage_is_weighted_by_the_seconds_it_was_measured_over() -> None:
             sm_active_pct=pl.when(pl.col("stage") == "Step_0_Inference").then(100.0).when(pl.col("stage") == "Step_1_Inference").then(60.0)
         )
     )
-    row = trial_frame(frame).row(0, named=True)
+    row = trial_frame(frame.lazy()).collect().row(0, named=True)
     assert row["sm_active_pct"] == pytest.approx((3 * 100 + 1 * 60) / 4)
     assert row["compute_load"] == pytest.approx(3 * 100 + 1 * 60)
 
@@ -169,7 +169,7 @@ def test_our_figures_are_the_seed_reports_where_its_arithmetic_was_right(name: s
     slack = [0.5 + 0.005 * row["sm_active_pct"] + 0.05 * row["duration_s"] for row in stages.iter_rows(named=True)]
     for ours, theirs, bound in zip(stages["compute_load"], loads, slack, strict=True):
         assert ours == pytest.approx(theirs, abs=bound)
-    row = trial_frame(stages).row(0, named=True)
+    row = trial_frame(stages.lazy()).collect().row(0, named=True)
     steps = text.count("_Inference |")
     assert row["step_s"] == pytest.approx(printed(text, "Avg Time per Step"), abs=0.011)
     assert row["sm_active_pct"] == pytest.approx(printed(text, "Avg SM Activity"), abs=0.15)
@@ -181,14 +181,14 @@ def test_our_figures_are_the_seed_reports_where_its_arithmetic_was_right(name: s
 @pytest.mark.parametrize(("name", "text"), CASES, ids=[name for name, _ in CASES])
 def test_our_total_load_counts_each_stage_once_where_the_seed_counted_twice(name: str, text: str) -> None:
     stages, loads = seed_stages(text)
-    ours = trial_frame(stages).row(0, named=True)["compute_load"]
+    ours = trial_frame(stages.lazy()).collect().row(0, named=True)["compute_load"]
     # Theirs has Total_Execution on top of what it contains, summed before rounding.
     assert sum(loads) == pytest.approx(printed(text, "Total Compute Load"), abs=2)
     assert ours == pytest.approx(sum(loads) - loads[-1], rel=0.002)
 
 
 def test_the_seconds_that_the_seed_report_lost_are_shown() -> None:
-    lost = {name: trial_frame(seed_stages(text)[0]).row(0, named=True) for name, text in CASES}
+    lost = {name: trial_frame(seed_stages(text)[0].lazy()).collect().row(0, named=True) for name, text in CASES}
     worst = lost["01_5B_Speed_Preview_704p"]
     assert worst["unattributed_pct"] / 100 * worst["total_s"] == pytest.approx(26.59, abs=0.1)
 

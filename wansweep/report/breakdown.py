@@ -22,8 +22,8 @@ from wansweep.tables.finding import NoData
 from wansweep.tables.instability import warnings
 from wansweep.tables.predicted import error
 from wansweep.tables.repeats import counted
-from wansweep.tables.results import Results
-from wansweep.tables.typical import of_case
+from wansweep.tables.results import Results, narrowed
+from wansweep.tables.typical import of_cases
 
 Row = dict[str, Any]
 _COLUMNS = {
@@ -38,10 +38,16 @@ _COLUMNS = {
 _SOURCES = {"sm_active": "SM activity", "gpu_busy": "GPU busy", "gpu_busy or sm_active": "GPU busy or SM activity by rank"}
 
 
-def render(results: Results, row: Row) -> str:
-    """One case's breakdown; a case that did not finish shows its reason and what was measured until then."""
-    records = [record for record in results.records if record.case_id == row["case_id"]]
-    stages = of_case(results.stages, records)
+def sections(results: Results, rows: Sequence[Row]) -> dict[str, str]:
+    """Case id to its breakdown, of some rows of the summary; a case that did not finish shows its reason and what was measured until then."""
+    cases = narrowed(results, [row["case_id"] for row in rows])
+    typical = of_cases(results.stages, [case.records for case in cases.values()])
+    return {row["case_id"]: _section(cases[row["case_id"]], row, typical.get(row["case_id"], pl.DataFrame())) for row in rows}
+
+
+def _section(results: Results, row: Row, stages: pl.DataFrame) -> str:
+    """One case's, from its own results and its typical stages."""
+    records = results.records
     # What is told of one trial is told of the first that counts.
     record = next(iter([*counted(records), *records]), None)
     parts = [f"## Case: {cell(row['label'])}", _totals(results, row, record, stages)]
@@ -56,7 +62,6 @@ def render(results: Results, row: Row) -> str:
 
 def _totals(results: Results, row: Row, record: Record | None, stages: pl.DataFrame) -> str:
     speaks = f" over {figure(row, 'load_coverage_pct')} of the leaf stages' time" if row["load_coverage_pct"] is not None else ""
-    trials = [one for one in results.records if one.case_id == row["case_id"]]
     lines = [
         f"- **Outcome**: {row['outcome'] or 'not run yet'}{': ' + cell(row['reason']) if row['reason'] else ''}",
         f"- **Total Duration**: {figure(row, 'total_s')}",
@@ -72,7 +77,7 @@ def _totals(results: Results, row: Row, record: Record | None, stages: pl.DataFr
         lines += _imported(record.imported)
     elif record:
         lines += [*_settings(record), conditions.measured(record)]
-    lines += conditions.circumstances(trials)
+    lines += conditions.circumstances(results.records)
     if not stages.is_empty():
         lines += conditions.not_measured(stages)
     if record and record.imported:

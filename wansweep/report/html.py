@@ -21,11 +21,11 @@ from wansweep.lossy import lossy_levers
 from wansweep.record import Outcome, Record
 from wansweep.report import case_plots, case_table, pictures, plots
 from wansweep.report.cells import figure
-from wansweep.report.markdown import sections
+from wansweep.report.markdown import left_out, sections
 from wansweep.report.pictures import Picture, Row
 from wansweep.tables.evidence import Evidence
 from wansweep.tables.repeats import counted
-from wansweep.tables.results import Results
+from wansweep.tables.results import Results, narrowed
 from wansweep.tables.tradeoffs import memory_measured
 from wansweep.units import NOT_MEASURED
 
@@ -178,20 +178,36 @@ def _one_case(results: Results) -> str:
 
 def _cases(results: Results, shown: Mapping[str, Record], evidence: Evidence, told: Mapping[str, str]) -> Iterator[str]:
     """A data block a case, which the page parses when the case is looked at."""
-    stages = results.stages.partition_by("case_id", as_dict=True)
+    own = narrowed(results, told)
     room = {"sheets": SHEETS_BYTES, "curves": CURVES_BYTES}
     for row in results.summary.iter_rows(named=True):
         record = shown.get(row["case_id"])
+        if row["case_id"] not in told:
+            yield _json(f"data-{row['case_id']}", _elsewhere(row))
+            continue
         case: dict[str, Any] = {"label": row["label"], "breakdown": told[row["case_id"]], "pictures": {}, "why": {}, "sheet": None}
         if record is not None:
-            own = stages.get((row["case_id"],), results.stages.head(0))
-            trials = [one.trial for one in results.records if one.case_id == row["case_id"] and one.outcome is record.outcome]
+            case_results = own[row["case_id"]]
+            trials = [one.trial for one in case_results.records if one.outcome is record.outcome]
             curves = evidence.curves(record) if room["curves"] > 0 else None
-            case["pictures"] = case_plots.case_data(record, own.filter(pl.col("trial").is_in(trials)), curves)
+            case["pictures"] = case_plots.case_data(record, case_results.stages.filter(pl.col("trial").is_in(trials)), curves)
             room["curves"] -= len(json.dumps(case["pictures"]["memory"])) if curves is not None else 0
             case["sheet"] = _sheet(record, evidence.sheets(record), room)
         case["why"] = {key: case_plots.why_empty(record, key) for key in case_plots.KEYS}
         yield _json(f"data-{row['case_id']}", case)
+
+
+def _elsewhere(row: Row) -> dict[str, Any]:
+    """The data block of a case that the page has no room for."""
+    why = "The page has pictures and breakdowns of its first cases only"
+    where = left_out(row["label"])
+    return {
+        "label": row["label"],
+        "breakdown": f"{why}; {where} prints this one.",
+        "pictures": {},
+        "why": dict.fromkeys(case_plots.KEYS, f"{why}; trace.json and stages.parquet have all"),
+        "sheet": None,
+    }
 
 
 def _sheet(record: Record, content: bytes | None, room: dict[str, int]) -> str | None:

@@ -231,7 +231,8 @@ class _Recorder(Callback):  # type: ignore[misc]
         """A trial reported."""
         if "record" in result:
             self._recorded.add(trial.trial_id)
-            record, order = from_json(result["record"]), trial.config["order"]
+            # Tune keeps each trial's last result, and there may be thousands of some 100 kB.
+            record, order = from_json(result.pop("record")), trial.config["order"]
             if not (result["lost"] and self._again(order, record.reason)):
                 self._watcher.finished(replace(record, shared_with=self._queue.shared_with(order)))
                 for skipped in _dominating(self._queue, record):

@@ -133,7 +133,7 @@ class _Tables:
     """Trials and stages of one run, looked up by case."""
 
     def __init__(self, results: Results) -> None:
-        trials = counted_trials(results.records, results.stages)
+        trials = counted_trials(results.records, results.stages.lazy())
         stages = results.stages.join(counted_key(results.records), on=["case_id", "trial"], how="semi")
         slowest = stages.group_by("case_id", "trial", "stage").agg(pl.col("start_s").min(), pl.col("duration_s", "peak_allocated_bytes").max())
         self.trials = {key[0]: part for key, part in trials.partition_by("case_id", as_dict=True).items()}

@@ -7,7 +7,6 @@ says; the trials of a case that count fold to the median, with n and the spread 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import polars as pl
 
@@ -22,7 +21,7 @@ from wansweep.tables.repeats import counted, is_warm, left_out
 from wansweep.tables.scaling import with_scaling
 from wansweep.tables.stability import assess
 from wansweep.tables.stated import stated_trials
-from wansweep.tables.trials import trial_frame
+from wansweep.tables.trials import case_frame, trial_frame
 
 NOT_TRIED = "not_tried"
 # What compute load is made from, the best first.
@@ -141,29 +140,30 @@ def with_load(stages: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def summary_frame(cases: Sequence[Case], records: Sequence[Record], stages: pl.DataFrame) -> pl.DataFrame:
+def summary_frame(cases: Sequence[Case], records: Sequence[Record], stages: pl.DataFrame | pl.LazyFrame) -> pl.DataFrame:
     """One row a planned case, in the sweep's order. A case that has not run yet has a null outcome; none is ever left out.
 
-    Figures are medians over the trials that count (`repeats.counted`).
+    Figures are medians over the trials that count (`repeats.counted`). Stages may be a scan of files: only what is needed is read.
     """
-    of_case: dict[str, list[Record]] = {case.id: [] for case in cases}
+    ids = [case.id for case in cases]
+    of_case: dict[str, list[Record]] = {id_: [] for id_ in ids}
     for record in records:
         of_case.setdefault(record.case_id, []).append(record)
-    described = pl.DataFrame([_description(case, of_case[case.id]) for case in cases], schema=_DESCRIPTION)
-    trials = counted_trials(records, stages)
-    spread = trials.group_by("case_id").agg(total_s_spread=pl.col("total_s").std(), step_s_spread=pl.col("step_s").std())
-    medians = trials.drop("trial").group_by("case_id").median().join(spread, on="case_id")
-    joined = described.join(medians, on="case_id", how="left", maintain_order="left")
+    described = pl.DataFrame([_description(case, id_, of_case[id_]) for case, id_ in zip(cases, ids, strict=True)], schema=_DESCRIPTION)
+    trials = counted_trials(records, stages.lazy())
+    joined = described.join(case_frame(trials.lazy()).collect(), on="case_id", how="left", maintain_order="left")
+    totals_s = dict(trials.group_by("case_id").agg(pl.col("total_s").drop_nulls()).iter_rows())
     judged = pl.DataFrame(
-        [_judged(row, of_case[row["case_id"]], trials) for row in joined.iter_rows(named=True)],
+        [_judged(of_case[id_], step_s, totals_s.get(id_, ())) for id_, step_s in joined.select("case_id", "step_s").iter_rows()],
         schema={name: SUMMARY_SCHEMA[name] for name in _JUDGED},
     )
     return with_scaling(_completed(joined.hstack(judged), SUMMARY_SCHEMA), cases)
 
 
-def counted_trials(records: Sequence[Record], stages: pl.DataFrame) -> pl.DataFrame:
+def counted_trials(records: Sequence[Record], stages: pl.LazyFrame) -> pl.DataFrame:
     """One row a trial that counts (`repeats.counted`), with its figures."""
-    trials = trial_frame(stages.join(counted_key(records), on=["case_id", "trial"], how="semi"))
+    # Stages may be a scan of more rows than fit: as a stream, only what is folded is kept.
+    trials = trial_frame(stages.join(counted_key(records).lazy(), on=["case_id", "trial"], how="semi")).collect(engine="streaming")
     return pl.concat([trials, stated_trials(records)], how="diagonal")
 
 
@@ -179,9 +179,9 @@ def counted_key(records: Sequence[Record]) -> pl.DataFrame:
 _JUDGED = ("tflops", "tflops_why", "mfu_pct", "mfu_pct_why", "half_width_pct", "stable", "advice")
 
 
-def _judged(row: dict[str, Any], records: Sequence[Record], trials: pl.DataFrame) -> dict[str, object]:
-    """What takes a case's records, and all of its trials: the FLOP it achieved, and whether its repeats agree on the total time."""
-    compute = achieved(counted(records), step_s=row["step_s"])
+def _judged(records: Sequence[Record], step_s: float | None, totals_s: Sequence[float]) -> dict[str, object]:
+    """What takes a case's records, and the total time of all of its trials: the FLOP it achieved, and whether its repeats agree."""
+    compute = achieved(counted(records), step_s=step_s)
     figures = {
         "tflops": compute.tflops,
         "tflops_why": compute.tflops_why,
@@ -190,7 +190,7 @@ def _judged(row: dict[str, Any], records: Sequence[Record], trials: pl.DataFrame
     }
     if not counted(records):
         return {**figures, "half_width_pct": None, "stable": None, "advice": None}
-    stability = assess(trials.filter(pl.col("case_id") == row["case_id"])["total_s"].drop_nulls().to_list())
+    stability = assess(totals_s)
     return {**figures, "half_width_pct": stability.half_width_pct, "stable": str(stability.verdict), "advice": stability.advice}
 
 
@@ -200,7 +200,7 @@ def _completed(frame: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFr
     return frame.with_columns(missing).select(schema.keys()).with_columns(pl.col(pl.Float64).round(DECIMALS))
 
 
-def _description(case: Case, records: Sequence[Record]) -> dict[str, object]:
+def _description(case: Case, case_id: str, records: Sequence[Record]) -> dict[str, object]:
     """What a case is and how it ended: as it ran where it ran, as declared where it did not.
 
     One failed repeat makes the case's outcome: a case that runs three times in four does not fit.
@@ -211,7 +211,7 @@ def _description(case: Case, records: Sequence[Record]) -> dict[str, object]:
     size = ran or as_run(case)
     unstated = records[0].imported.assumed if records and records[0].imported else None
     described: dict[str, object] = {
-        "case_id": case.id,
+        "case_id": case_id,
         "label": case.label,
         "outcome": told and str(told.outcome),
         "reason": told and told.reason,

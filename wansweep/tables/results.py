@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -71,3 +71,14 @@ def _with_runs(summary: pl.DataFrame, records: Sequence[Record]) -> pl.DataFrame
             runs.setdefault(record.case_id, {})[record.run] = None
     told = [", ".join(runs[id_]) if id_ in runs else None for id_ in summary["case_id"]]
     return summary.with_columns(merged_from=pl.Series(told, dtype=pl.String))
+
+
+def narrowed(results: Results, case_ids: Collection[str]) -> dict[str, Results]:
+    """Case id to the results with that case's records and stages alone, in the order asked for."""
+    records: dict[str, list[Record]] = {case_id: [] for case_id in case_ids}
+    for record in results.records:
+        if record.case_id in records:
+            records[record.case_id].append(record)
+    stages = results.stages.filter(pl.col("case_id").is_in(list(records))).partition_by("case_id", as_dict=True)
+    none = results.stages.clear()
+    return {id_: replace(results, records=tuple(own), stages=stages.get((id_,), none)) for id_, own in records.items()}
