@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
@@ -47,9 +48,10 @@ class Stub:
         return [sys.executable, "-m", "tests.schedule.stub_driver", "run", *self.arguments, *more]
 
     @contextmanager
-    def started(self, *more: str) -> Iterator[subprocess.Popen[str]]:
+    def started(self, *more: str, process_group: int | None = None) -> Iterator[subprocess.Popen[str]]:
         """In the background; ended with the ``with``."""
-        with subprocess.Popen(self.command(*more), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(self.command(*more), cwd=ROOT, stdout=pipe, stderr=pipe, text=True, process_group=process_group) as driver:
             try:
                 yield driver
             finally:
@@ -236,6 +238,18 @@ def test_a_sigterm_before_anything_runs_is_exit_code_130_too(ray_address: str, t
         _, err = driver.communicate(timeout=END_S)
     assert driver.returncode == 130, err
     assert "Traceback" not in err
+
+
+def test_a_sigterm_to_the_whole_job_leaves_ray_to_its_driver(tmp_path: Path) -> None:
+    sweep = stub(tmp_path, "local", cases=3, seconds=3, more=("cluster.grace_s=60",))
+    with sweep.started(process_group=0) as driver:
+        wait_for_begun(sweep, 1)
+        family = processes_of(driver.pid)
+        os.killpg(driver.pid, signal.SIGTERM)
+        out, err = driver.communicate(timeout=END_S)
+    assert (driver.returncode, out.splitlines()[-1]) == (130, str(sweep.folder.path)), err
+    assert pl.read_csv(sweep.folder.path / "summary.csv")["outcome"].to_list() == ["ok", None, None]
+    assert psutil.wait_procs(family, timeout=60)[1] == []
 
 
 def test_a_killed_sampler_costs_figures_and_no_trial(ray_address: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -213,7 +214,7 @@ def _start(cluster: Cluster, scratch: Path) -> None:
         ClusterError: It does not come up.
     """
     try:
-        with _loopback():
+        with _loopback(), _apart():
             _init(cluster, scratch)
     except Exception as error:  # what Ray raises when its processes do not come up
         told = " ".join(str(error).split())[:200]
@@ -232,6 +233,17 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """While the ``with`` lasts, each process that Ray starts is a group: a signal to the driver's own, say a batch system's, is ours."""
+    popen = services.ConsolePopen
+    services.ConsolePopen = functools.partial(popen, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen
 
 
 def _init(cluster: Cluster, scratch: Path) -> None:
