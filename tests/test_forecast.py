@@ -18,8 +18,9 @@ from wansweep.plan.planner import plan
 from wansweep.plan.rates import Calibration
 from wansweep.publish import Publisher
 from wansweep.record import Outcome
-from wansweep.store import RunFolder
+from wansweep.store import RunFolder, create
 from wansweep.sweep import Hardware
+from wansweep.telemetry.environment import environment
 
 AUTO = Hardware(name="auto", gpus=1)
 
@@ -56,7 +57,7 @@ def test_calibrating_needs_a_card_and_a_run_folder() -> None:
 
 def test_a_run_folder_on_the_same_card_corrects_a_later_plan_and_shows_the_gain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["+sweep=offload", "hardware=h100", "weights=random", "sweep.only=[t2v_a14b-1280x720x81-s40-model]"]
-    folder = cli._run_folder(read_request([*asked, f"reports={tmp_path}"]))
+    folder = create(tmp_path, read_request(asked).sweep, environment())
     for case in (large(offload=Offload.EXPERT), large(frames=17), large(frames=49), five()):
         folder.append(measured(case))
     assert cli.main(["plan", *asked, "format=json"]) == 0
@@ -95,16 +96,17 @@ def test_a_folder_without_a_plan_has_no_predictions(tmp_path: Path) -> None:
 def test_a_run_does_not_try_what_will_not_fit_and_its_report_says_why(tmp_path: Path, *, anyway: bool) -> None:
     label = "t2v_a14b-1280x720x81-s40-model"
     asked = ["+sweep=offload", "hardware=rtx4090", "weights=random", f"sweep.only=[{label}]", f"reports={tmp_path}"]
-    request = read_request([*asked, f"procedure.try_anyway={str(anyway).lower()}"])
-    folder = cli._run_folder(request)
+    sweep = read_request([*asked, f"procedure.try_anyway={str(anyway).lower()}"]).sweep
+    folder = create(tmp_path, sweep, environment())
     publisher = Publisher(folder)
-    todo = cli._unfinished(request, publisher.records)
-    left, predicted = cli._fitting(request, folder, publisher, todo)
+    ids = {case.id for case in sweep.cases}
+    todo = cli._unfinished(sweep, ids, publisher.records)
+    left, predicted = cli._fitting(sweep, folder, publisher, todo)
     assert left == (todo if anyway else [])
     results = publisher.render()
     assert results.summary["outcome"].to_list() == [None if anyway else "skipped"]
-    assert cli._unfinished(request, publisher.records) == (todo if anyway else [])
-    assert cli._unfinished(read_request([*asked, "procedure.try_anyway=true"]), publisher.records) == todo
+    assert cli._unfinished(sweep, ids, publisher.records) == (todo if anyway else [])
+    assert cli._unfinished(read_request([*asked, "procedure.try_anyway=true"]).sweep, ids, publisher.records) == todo
     assert results.summary["predicted_step_s"][0] > 10
     assert results.summary["predicted_total_s"][0] == predicted[todo[0][0].id].total_s
     report = folder.report.read_text()

@@ -34,7 +34,7 @@ from wansweep.trial.checkpoint import INDEX, NoWeightsError, locate
 MODULES = sorted((ROOT / "wansweep").rglob("*.py"))
 # What runs code of a file's or a string's choosing, and what hands a string to a shell.
 UNSAFE_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
-UNSAFE_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load", "yaml.unsafe_load", "yaml.full_load", "np.load"}
+UNSAFE_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load", "yaml.unsafe_load", "yaml.full_load"}
 EVIL = "<x-evil onload=1>`$(touch evil)`|[a](b)\n# h\n```\n\x1b]0;evil\x07</script>'\";"
 
 
@@ -57,6 +57,8 @@ def test_no_module_runs_what_it_reads(path: Path) -> None:
             keywords = {keyword.arg: keyword.value for keyword in node.keywords}
             assert "trust_remote_code" not in keywords
             assert "shell" not in keywords or (isinstance(keywords["shell"], ast.Constant) and not keywords["shell"].value)
+            if called in ("np.load", "numpy.load"):
+                assert ast.unparse(keywords["allow_pickle"]) == "False"
             if called == "yaml.load":
                 assert spelled(keywords["Loader"]) == "_Loader"
 

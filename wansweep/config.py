@@ -153,7 +153,7 @@ def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) ->
     """
     parsed = _parse(overrides, config_dir)
     root = _checked(_compose([_as_hydra(override) for override in parsed], config_dir))
-    model = Model(root.base["model"]) if any(_is_model(override) for override in parsed) else None
+    model = _chosen_model(root) if any(_is_model(override) for override in parsed) else None
     matrix = _matrix(root, parsed)
     if root.sweep.groups:
         cases, excluded = union(_groups(root, parsed, config_dir), model=model, chosen=root.sweep.only)
@@ -390,8 +390,20 @@ def _together(names: Sequence[str], others: Sequence[Override], config_dir: Path
         return plains
 
 
+def _chosen_model(root: _Root) -> Model:
+    """The model that the command line names.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    named = str(root.base["model"])
+    if named not in list(Model):
+        raise ConfigError([f"model={named}: no such model; {did_you_mean(named, [str(model) for model in Model])}"])
+    return Model(named)
+
+
 def _is_model(override: Override) -> bool:
-    return ALIASES.get(override.key_or_group, override.key_or_group) == ALIASES["model"]
+    return override.type is not OverrideType.DEL and ALIASES.get(override.key_or_group, override.key_or_group) == ALIASES["model"]
 
 
 def _case_lines(cases: Sequence[Case]) -> list[str]:

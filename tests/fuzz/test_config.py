@@ -208,6 +208,7 @@ NONSENSE = {
     + ",".join(f"{name}:[{','.join(map(str, range(1, 41)))}]" for name in ("seed", "steps", "batch", "gpus"))
     + "}": "combinations",
     "~base.model": "model",
+    "model=t2v": "model=t2v: no such model; did you mean 'ti2v_5b'?",
 }
 
 
