@@ -22,6 +22,7 @@ import polars as pl
 
 import wansweep
 from wansweep.errors import StoreError
+from wansweep.levers import Weights
 from wansweep.tables.results import Results
 from wansweep.units import GIB
 
@@ -165,10 +166,15 @@ def _name(part: str) -> str:
 
 
 def _run(reports: Path, part: str) -> Results | None:
+    """The newest run of a part; null without one, and of miniatures, whose seconds are nobody's."""
     try:
-        return wansweep.load(reports / _name(part))
+        results = wansweep.load(reports / _name(part))
     except StoreError:
         return None
+    if all(case.weights == Weights.TINY for case in results.sweep.cases):
+        print(f"{part}: miniatures; nothing to set beside", file=sys.stderr)
+        return None
+    return results
 
 
 def _ours(runs: dict[str, Results], row: Theirs) -> tuple[str, float] | None:
