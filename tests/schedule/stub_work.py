@@ -49,6 +49,8 @@ def run_rank(task: Task, seat: Seat) -> Ending:
     match what:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "fault":
+            os.kill(os.getpid(), signal.SIGSEGV)
         case "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
         case "oom":

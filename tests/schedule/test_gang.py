@@ -18,6 +18,7 @@ from wansweep.record import Outcome, Record
 # On one node of two logical GPUs, one after the other.
 BAD = {
     "killed": "kill 1 0.5",
+    "faulted": "fault 1 0.5",
     "stopped": "stop 1 0.5",
     "out of memory": "oom 1 0.5",
     "left its collective": "exit 1 0.5",
@@ -51,6 +52,7 @@ def test_after_every_accident_the_next_trial_runs_and_every_trial_is_a_row(recor
     ("label", "outcome", "reason"),
     [
         ("killed", Outcome.CRASH, "its process died"),
+        ("faulted", Outcome.CRASH, " (SIGSEGV)"),
         ("stopped", Outcome.TIMEOUT, "no sign of life for procedure.hang_s=5"),
         ("out of memory", Outcome.OOM, "CUDA out of memory. Tried to allocate 20.00 GiB"),
         ("left its collective", Outcome.CRASH, "its process died"),

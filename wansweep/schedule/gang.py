@@ -209,6 +209,8 @@ class Gang:
         """What the trial leaves; ends the sampler."""
         outcome = end.outcome
         self._fetch_journals()
+        log_tail = self._log_tail(end)
+        died_of = processes.fatal_signal(log_tail) if end.rank in self._died else ""
         ok = next((ending for ending in sorted(self._endings, key=lambda e: e.rank) if ending.resolved), None)
         trace = self._sampling.stop() if self._sampling else None
         stages = tuple(stage for rank in range(self._order.case.gpus) for stage in self._stages(rank))
@@ -218,7 +220,7 @@ class Gang:
             label=self._order.case.label,
             trial=self._order.trial,
             outcome=outcome,
-            reason=end.reason,
+            reason=f"{end.reason} ({died_of})" if died_of else end.reason,
             resolved=ok.resolved if ok and outcome is Outcome.OK else None,
             stages=self._attributed(stages, trace) if trace else stages,
             started_utc=self._started_utc,
@@ -232,7 +234,7 @@ class Gang:
             weights_cached=ok.weights_cached if ok else None,
             ranks=tuple(hello.facts for _, hello in sorted(self._hellos.items())),
             sampler=_sampler_facts(trace) if trace else None,
-            log_tail=self._log_tail(end),
+            log_tail=log_tail,
             shortage=self._shortage(end),
             device_notes=tuple(self._device_notes),
             nodes=tuple(dict.fromkeys(arrival.node for _, arrival in sorted(self._arrivals.items()))),

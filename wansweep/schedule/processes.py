@@ -7,6 +7,7 @@ Ray's own kill asks the process to go, which one that is stopped or stuck does n
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +36,10 @@ OTHER_NODE_S = 20.0
 STACKS = signal.SIGUSR1
 STACKS_S = 1.0
 
-_STACK = ("Thread 0x", "Current thread 0x")
+_STACK = ("Fatal Python error", "Thread 0x", "Current thread 0x")
+# As Python's faulthandler and Ray's own handler name the signal that a process died of; nobody but its parent, Ray, is told the exit code.
+_FATAL = {"Segmentation fault": "SIGSEGV", "Aborted": "SIGABRT", "Bus error": "SIGBUS", "Illegal instruction": "SIGILL"}
+_RECEIVED = re.compile(r"\*\*\* (SIG[A-Z]+) received")
 
 T = TypeVar("T")
 
@@ -86,6 +90,16 @@ def log_tail(logs: Sequence[Log]) -> tuple[str, ...]:
     lines = [line for log in logs for line in _lines(log)]
     stacks = next((len(lines) - i for i, line in enumerate(lines) if line.startswith(_STACK)), 0)
     return tuple(public(line)[:LINE_CHARACTERS] for line in lines[-max(TAIL_LINES, min(stacks, STACK_LINES)) :])
+
+
+def fatal_signal(lines: Sequence[str]) -> str:
+    """The signal that the process died of, as it said itself; empty where it had no time to."""
+    for line in lines:
+        if found := _RECEIVED.search(line):
+            return found[1]
+        if line.startswith("Fatal Python error: "):
+            return _FATAL.get(line.removeprefix("Fatal Python error: "), "")
+    return ""
 
 
 def dump_stacks(arrival: Arrival) -> None:
