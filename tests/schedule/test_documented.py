@@ -59,8 +59,14 @@ def measured_run(place: Path) -> None:
     folder.path.rename(place / "20990101T000000Z")
 
 
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folders of the sweeps that were typed so far."""
+    return tmp_path_factory.mktemp("typed")
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
-def test_every_command_of_a_page_does_what_it_says(page: str, ray_address: str, tmp_path: Path) -> None:
+def test_every_command_of_a_page_does_what_it_says(page: str, ray_address: str, tmp_path: Path, typed: Path) -> None:
     ready(page, tmp_path)
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     root, cluster = ROOT, ray_address
@@ -72,7 +78,7 @@ def test_every_command_of_a_page_does_what_it_says(page: str, ray_address: str, 
         shutil.copy(ROOT / "pyproject.toml", root)
         for change in changes:
             patched(root, change)
-    env = {**os.environ, "PATH": path, "PYTHONPATH": str(root), "WANSWEEP_TEST_RAY": cluster}
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(root), "WANSWEEP_TEST_RAY": cluster, "WANSWEEP_TEST_TYPED": str(typed)}
     for command in commands(page):
         if any(command.startswith(prefix) for prefix in ELSEWHERE):
             continue

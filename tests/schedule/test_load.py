@@ -11,7 +11,7 @@ import polars as pl
 
 from tests.runs import ROOT
 
-CASES = 60
+CASES = 40
 
 
 def test_a_sweep_of_many_cases_leaves_a_row_each_and_a_driver_that_has_not_grown(tmp_path: Path) -> None:
