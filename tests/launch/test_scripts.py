@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -68,6 +69,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def quiet_port() -> int:
+    """A port below those that the kernel hands out, so that nobody is given it before Ray takes it."""
+    while True:
+        port = random.randint(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 def records(folder: Path) -> list[Path]:
     return sorted(folder.rglob("records/*.json"))
 
@@ -119,7 +129,7 @@ def test_a_slurm_job_spans_its_nodes_stops_in_order_at_its_limit_and_goes_on_whe
 def test_the_local_script_runs_sweeps_one_after_the_other_on_one_cluster_and_stops_it(programs: Path, tmp_path: Path) -> None:
     one = (*FOUR, "sweep.axes.seed=[1]", f"reports={tmp_path / 'reports'}")
     with script(
-        "local.sh", *one, "--", *one, "base.steps=3", programs=programs, RAY_PORT=str(free_port()), RAY_START_ARGS="--num-cpus=2"
+        "local.sh", *one, "--", *one, "base.steps=3", programs=programs, RAY_PORT=str(quiet_port()), RAY_START_ARGS="--num-cpus=2"
     ) as sweeps:
         wait_for_records(tmp_path / "reports", 1, sweeps)
         family = processes_of(sweeps.pid)
@@ -135,7 +145,7 @@ def test_the_local_script_runs_sweeps_one_after_the_other_on_one_cluster_and_sto
 
 
 def test_the_local_script_says_so_when_ray_does_not_start(programs: Path) -> None:
-    with script("local.sh", *FOUR, programs=programs, RAY_PORT=str(free_port()), RAY_START_ARGS="--num-cpus=none") as sweeps:
+    with script("local.sh", *FOUR, programs=programs, RAY_PORT=str(quiet_port()), RAY_START_ARGS="--num-cpus=none") as sweeps:
         _, err = sweeps.communicate(timeout=120)
     assert sweeps.returncode == 2
     assert "Ray did not start on port" in err
