@@ -11,7 +11,7 @@ from wansweep.lossy import lossy_levers
 from wansweep.record import Outcome
 from wansweep.report import drift
 from wansweep.report.cells import figure
-from wansweep.report.pictures import CASE, MUTED, Picture, Row, axis_scale, colours, drawn, on, shapes
+from wansweep.report.pictures import CASE, MUTED, Picture, Row, axis_scale, colours, drawn, on, points_of_cases
 from wansweep.tables.results import Results
 
 _LOSSLESS = "lossless"
@@ -35,16 +35,7 @@ def pictures(results: Results) -> list[Picture]:
     hover = [CASE, alt.Tooltip("time:N", title="Time"), alt.Tooltip("lossy:N", title="Lossy"), alt.Tooltip("drift:N", title="Drift")]
     chart = drawn(
         on("points").mark_rule(color=MUTED, opacity=0.35).encode(x=x, y=y, y2=alt.Y2Datum(0)),
-        on("points")
-        .mark_point(filled=True, size=110, opacity=0.9)
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color("lever:N", title="Lossy lever", scale=colours(levers)),
-            shape=alt.Shape("model:N", title="Model", scale=shapes(models)),
-            tooltip=hover,
-            description="label:N",
-        ),
+        points_of_cases(x, y, colour=alt.Color("lever:N", title="Lossy lever", scale=colours(levers)), models=models, hover=hover),
         height=320,
     )
     reading = (

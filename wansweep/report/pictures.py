@@ -96,6 +96,14 @@ def shapes(names: Sequence[str]) -> alt.Scale:
     return alt.Scale(domain=list(names), range=[SHAPES[place % len(SHAPES)] for place in range(len(names))])
 
 
+def points_of_cases(x: alt.X, y: alt.Y, *, colour: alt.Color, models: Sequence[str], hover: Sequence[alt.Tooltip]) -> alt.Chart:
+    """A point a case, its symbol its model; named by its label for hands, screen readers and tests."""
+    shape = alt.Shape("model:N", title="Model", scale=shapes(models))
+    marks: alt.Chart = on("points").mark_point(filled=True, size=110, opacity=0.9)
+    encoded: alt.Chart = marks.encode(x=x, y=y, color=colour, shape=shape, tooltip=list(hover), description="label:N")
+    return encoded
+
+
 def axis_scale(values: Sequence[float], *, zero: bool = False) -> alt.Scale:
     """Linear, or logarithmic for values of more than one and a half orders of magnitude."""
     if values and min(values) > 0 and max(values) / min(values) > 30:

@@ -13,7 +13,7 @@ from wansweep.metrics import METRIC
 from wansweep.record import Outcome
 from wansweep.report import drift, drift_plot
 from wansweep.report.cells import figure
-from wansweep.report.pictures import CASE, INK, LINE, MUTED, SERIES, Picture, Row, axis, axis_scale, colours, drawn, on, shapes
+from wansweep.report.pictures import CASE, INK, LINE, MUTED, SERIES, Picture, Row, axis, axis_scale, colours, drawn, on, points_of_cases, shapes
 from wansweep.tables.results import Results
 from wansweep.tables.tradeoffs import frontier, ladder, memory_measured, scaling
 from wansweep.units import GIB
@@ -57,16 +57,7 @@ def _cost(results: Results) -> Picture:
         on("cards").mark_rule(strokeDash=[4, 4], color=MUTED, opacity=0.55).encode(y=y),
         on("cards").mark_text(align="right", dx=-2, dy=-6, color=MUTED, fontSize=11).encode(y=y, x=alt.value("width"), text="names:N"),
         on("frontier").mark_line(interpolate="step-after", color=INK, strokeWidth=1.5, opacity=0.7).encode(x=x, y=y),
-        on("points")
-        .mark_point(filled=True, size=110, opacity=0.9)
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color("offload:N", title="Offload", scale=colours(offloads)),
-            shape=alt.Shape("model:N", title="Model", scale=shapes(models)),
-            tooltip=hover,
-            description="label:N",
-        ),
+        points_of_cases(x, y, colour=alt.Color("offload:N", title="Offload", scale=colours(offloads)), models=models, hover=hover),
         height=420,
     )
     return Picture(
