@@ -282,7 +282,10 @@ def test_every_stage_has_its_counters(tmp_path: Path) -> None:
     for stage in read_journal(task.journal(0)):
         assert stage.figures["cpu_s"].value is not None
         memory = stage.figures["host_rss_bytes"]
-        assert (memory.value or 0) > 100e6 if (stage.duration_s or 0) > 0.005 else memory.why == "too_short"
+        assert (memory.value or 0) > 100e6 or (memory.value, memory.why) == (None, "too_short")
+        assert stage.duration_s is not None
+        if not 0.0025 < stage.duration_s < 0.01:  # the probe's clock and the stage's, each with its own marks, part at 5 ms
+            assert (memory.why == "too_short") is (stage.duration_s < 0.005), (stage.name, stage.duration_s)
         for name in ("peak_allocated_bytes", "peak_reserved_bytes", "device_used_bytes", "pinned_bytes", "energy_j"):
             figure = stage.figures[name]
             if torch.cuda.is_available():
