@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import operator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
@@ -164,9 +165,8 @@ class Case:
 
         Fields at their default are left out, so a field added later does not change the ids of old runs.
         """
-        declared = {
-            f.name: getattr(self, f.name) for f in declared_fields() if f.default is dataclasses.MISSING or getattr(self, f.name) != f.default
-        }
+        values = zip(declared_fields(), _declared_values(self), strict=True)
+        declared = {f.name: value for f, value in values if f.default is dataclasses.MISSING or value != f.default}
         return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -192,3 +192,6 @@ def degrees_in_words(*, cfg: int, ring: int, ulysses: int, fsdp: bool) -> str:
 def declared_fields() -> tuple[dataclasses.Field[object], ...]:
     """The fields a user may set, in order."""
     return tuple(f for f in dataclasses.fields(Case) if f.metadata.get("declared", True))
+
+
+_declared_values = operator.attrgetter(*(f.name for f in declared_fields()))

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wansweep.tables.stability import TARGET_PCT, Verdict, assess, half_width_pct, repeats_for, t_975
+from wansweep.tables.stability import TARGET_PCT, Stability, Verdict, assess, half_width_pct, repeats_for, t_975
 
 _FREEDOM = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 25, 30, 40, 60, 100]
+
+
+def judge(values: Sequence[float]) -> Stability:
+    median = statistics.median(values) if values else None
+    return assess(n=len(values), median=median, stdev=statistics.stdev(values) if len(values) > 1 else None)
 
 
 def student_cdf(t: float, freedom: int, *, slices: int = 20_000) -> float:
@@ -40,12 +47,12 @@ def test_between_two_rows_of_the_table_the_wider_quantile_holds() -> None:
     ],
 )
 def test_the_verdict_names_the_next_action(values: list[float], advice: str) -> None:
-    assert assess(values).advice == advice
+    assert judge(values).advice == advice
 
 
 def test_the_interval_is_the_textbooks() -> None:
     # n=3, standard deviation 2, t(0.975; 2) = 4.303: 4.303 * 2 / sqrt(3) = 4.97.
-    assert assess([98.0, 100.0, 102.0]).half_width_pct == pytest.approx(4.969, abs=0.001)
+    assert judge([98.0, 100.0, 102.0]).half_width_pct == pytest.approx(4.969, abs=0.001)
 
 
 @given(
@@ -55,7 +62,7 @@ def test_the_interval_is_the_textbooks() -> None:
 )
 def test_more_spread_never_makes_a_case_more_stable(shape: list[float], spread: float, more: float) -> None:
     median = sorted(shape)[len(shape) // 2] if len(shape) % 2 else sum(sorted(shape)[len(shape) // 2 - 1 : len(shape) // 2 + 1]) / 2
-    near, far = (assess([100 + scale * (x - median) for x in shape]) for scale in (spread, spread * more))
+    near, far = (judge([100 + scale * (x - median) for x in shape]) for scale in (spread, spread * more))
     assert near.half_width_pct is not None
     assert far.half_width_pct is not None
     assert near.half_width_pct <= far.half_width_pct + 1e-9

@@ -152,9 +152,10 @@ def summary_frame(cases: Sequence[Case], records: Sequence[Record], stages: pl.D
     described = pl.DataFrame([_description(case, id_, of_case[id_]) for case, id_ in zip(cases, ids, strict=True)], schema=_DESCRIPTION)
     trials = counted_trials(records, stages.lazy())
     joined = described.join(case_frame(trials.lazy()).collect(), on="case_id", how="left", maintain_order="left")
-    totals_s = dict(trials.group_by("case_id").agg(pl.col("total_s").drop_nulls()).iter_rows())
+    times = joined.select("case_id", "step_s", "total_s", "total_s_spread").iter_rows()
+    timed = dict(trials.group_by("case_id").agg(pl.col("total_s").count()).iter_rows())
     judged = pl.DataFrame(
-        [_judged(of_case[id_], step_s, totals_s.get(id_, ())) for id_, step_s in joined.select("case_id", "step_s").iter_rows()],
+        [_judged(of_case[id_], step_s, timed.get(id_, 0), *total_s) for id_, step_s, *total_s in times],
         schema={name: SUMMARY_SCHEMA[name] for name in _JUDGED},
     )
     return with_scaling(_completed(joined.hstack(judged), SUMMARY_SCHEMA), cases)
@@ -179,18 +180,21 @@ def counted_key(records: Sequence[Record]) -> pl.DataFrame:
 _JUDGED = ("tflops", "tflops_why", "mfu_pct", "mfu_pct_why", "half_width_pct", "stable", "advice")
 
 
-def _judged(records: Sequence[Record], step_s: float | None, totals_s: Sequence[float]) -> dict[str, object]:
-    """What takes a case's records, and the total time of all of its trials: the FLOP it achieved, and whether its repeats agree."""
-    compute = achieved(counted(records), step_s=step_s)
+def _judged(
+    records: Sequence[Record], step_s: float | None, timed: int, total_s: float | None, total_s_spread: float | None
+) -> dict[str, object]:
+    """What takes a case's records beside its figures: the FLOP it achieved, and whether the total times of its ``timed`` trials agree."""
+    chosen = counted(records)
+    compute = achieved(chosen, step_s=step_s)
     figures = {
         "tflops": compute.tflops,
         "tflops_why": compute.tflops_why,
         "mfu_pct": compute.mfu_pct,
         "mfu_pct_why": compute.mfu_pct_why,
     }
-    if not counted(records):
+    if not chosen:
         return {**figures, "half_width_pct": None, "stable": None, "advice": None}
-    stability = assess(totals_s)
+    stability = assess(n=timed, median=total_s, stdev=total_s_spread)
     return {**figures, "half_width_pct": stability.half_width_pct, "stable": str(stability.verdict), "advice": stability.advice}
 
 

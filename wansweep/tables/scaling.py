@@ -28,9 +28,8 @@ def twin(case: Case) -> Case:
 def with_scaling(summary: pl.DataFrame, cases: Sequence[Case]) -> pl.DataFrame:
     """The summary, one row a case in the same order, with the figures that compare a case with its twin."""
     rows = list(summary.select("n", "total_s", "step_s", "communication_s").iter_rows(named=True))
-    alike = [twin(case) for case in cases]
-    twins = {one: row for case, one, row in zip(cases, alike, rows, strict=True) if case.gpus == 1 and row["n"]}
-    added = [_against(case, row, twins.get(one)) for case, one, row in zip(cases, alike, rows, strict=True)]
+    twins = {twin(case): row for case, row in zip(cases, rows, strict=True) if case.gpus == 1 and row["n"]}
+    added = [_against(case, row, twins.get(twin(case)) if twins and case.gpus > 1 else None) for case, row in zip(cases, rows, strict=True)]
     columns = {name: [row[name] for row in added] for name in (added[0] if added else {})}
     return summary.with_columns(pl.Series(name, values, dtype=summary.schema[name]) for name, values in columns.items())
 

@@ -7,8 +7,6 @@ of trials that a video model allows, a bootstrap would only resample the same th
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -61,14 +59,19 @@ class Stability:
     advice: str
 
 
-def assess(values: Sequence[float]) -> Stability:
-    """The verdict on one figure over the trials of a case."""
-    n, median = len(values), statistics.median(values) if values else 0.0
-    if n < MIN_TRIALS or median <= 0:
+def assess(*, n: int, median: float | None, stdev: float | None) -> Stability:
+    """The verdict on one figure over the trials of a case.
+
+    Args:
+        n: Trials that have the figure.
+        median: Of them; null without any.
+        stdev: Of the sample, in the figure's unit; null for fewer than two.
+    """
+    if n < MIN_TRIALS or not median or median < 0 or stdev is None:
         more = max(1, MIN_TRIALS - n)
         advice = f"insufficient: n={n}; {more} more repeat{'s' if more > 1 else ''} would give an interval"
         return Stability(verdict=Verdict.INSUFFICIENT, half_width_pct=None, advice=advice)
-    stdev_pct = 100 * statistics.stdev(values) / median
+    stdev_pct = 100 * stdev / median
     half_pct = half_width_pct(stdev_pct, n)
     if half_pct <= TARGET_PCT:
         return Stability(verdict=Verdict.STABLE, half_width_pct=half_pct, advice=f"stable: +-{half_pct:.1f} % over n={n}")
