@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 
+from benchmarks import stage_rows
 from benchmarks.memory import peak_bytes
+from benchmarks.stopwatch import Stopwatch
+from wansweep.report.markdown import BREAKDOWNS
 
 _PEAKS = {
     "peak_allocated_bytes": "peak_allocated_bytes",
@@ -32,10 +34,11 @@ _SUMMED_OVER_RANKS = ["peak_host_bytes", "peak_pinned_bytes", "energy_j", "compu
 _MEAN_OVER_RANKS = [*_SHARES, "load_coverage_pct", "energy_coverage_pct", "communication_s"]
 
 
-def _read(folder: Path, columns: list[str]) -> pd.DataFrame:
-    """Rows of the trials that count: a column store's reader is asked for the columns that are needed, and for no others."""
+def _read(folder: Path, columns: list[str], cases: list[str] | None = None) -> pd.DataFrame:
+    """Rows of the trials that count: a column store's reader is asked for the columns and cases that are needed, and for no others."""
     trials = pd.read_parquet(folder / "trials.parquet")
-    stages = pd.read_parquet(sorted(map(str, folder.glob("stages-*.parquet"))), columns=columns)
+    wanted = None if cases is None else [("case_id", "in", cases)]
+    stages = pd.read_parquet(sorted(map(str, folder.glob("stages-*.parquet"))), columns=columns, filters=wanted)
     return stages.merge(trials.loc[trials["counts"], ["case_id", "trial"]], on=["case_id", "trial"])
 
 
@@ -88,9 +91,9 @@ def _cases(trials: pd.DataFrame) -> pd.DataFrame:
     return by_case.median().join(spread).reset_index()
 
 
-def typical(folder: Path) -> pd.DataFrame:
-    """A case's stages: the slowest and fullest rank of each, the median over the trials."""
-    stages = _read(folder, ["case_id", "trial", "stage", "start_s", *_SHOWN])
+def typical(folder: Path, shown: list[str] | None = None) -> pd.DataFrame:
+    """The stages of every case, or of those: the slowest and fullest rank of each, the median over the trials."""
+    stages = _read(folder, ["case_id", "trial", "stage", "start_s", *_SHOWN], shown)
     by_trial = stages.groupby(["case_id", "trial", "stage"], sort=False)
     trials = by_trial[_SHOWN].max().assign(start_s=by_trial["start_s"].min())
     cases = trials.groupby(level=["case_id", "stage"], sort=False).median()
@@ -98,17 +101,18 @@ def typical(folder: Path) -> pd.DataFrame:
 
 
 def main(folder: Path) -> dict[str, float]:
-    """Make both tables."""
-    begin_s, begin_cpu_s = time.perf_counter(), time.process_time()
-    cases = summary(folder)
-    summary_s = time.perf_counter() - begin_s
-    stages = typical(folder)
-    seconds = time.perf_counter() - begin_s
-    cpu_s = time.process_time() - begin_cpu_s
+    """Make the tables."""
+    shown, watch = [case.id for case in stage_rows.cases(folder)[:BREAKDOWNS]], Stopwatch()
+    with watch("figures"):
+        cases = summary(folder)
+    with watch("shown"):
+        typical(folder, shown)
     most_bytes = peak_bytes()
+    with watch("typical"):
+        stages = typical(folder)
     cases.to_parquet(folder / "pandas-summary.parquet", index=False)
     stages.to_parquet(folder / "pandas-typical.parquet", index=False)
-    return {"seconds": seconds, "summary_s": summary_s, "typical_s": seconds - summary_s, "cpu_s": cpu_s, "peak_bytes": most_bytes}
+    return {**watch.figures(), "peak_bytes": most_bytes, "peak_of_all_bytes": peak_bytes()}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import polars as pl
 from benchmarks.packing import sleeping_case
 from wansweep.case import Case
 from wansweep.metrics import STAGE_METRICS
+from wansweep.publish import write_parquet
 from wansweep.record import Outcome, Record, StageKind
 from wansweep.tables.frames import STAGES_SCHEMA
 
@@ -45,7 +46,7 @@ def write(folder: Path, *, rows: int, seed: int = 8) -> None:
     draw = np.random.default_rng(seed)
     ids = pl.Series("case_id", [case.id for case in _cases(trials)])
     for number, first in enumerate(range(0, trials, TRIALS_A_FILE)):
-        _frame(ids, first, min(TRIALS_A_FILE, trials - first), draw).write_parquet(folder / f"stages-{number:03d}.parquet")
+        write_parquet(folder / f"stages-{number:03d}.parquet", _frame(ids, first, min(TRIALS_A_FILE, trials - first), draw))
     trial = np.arange(trials)
     counts = pl.Series("counts", trial % TRIALS_A_CASE > 0)
     pl.DataFrame([ids.gather(trial // TRIALS_A_CASE), pl.Series("trial", trial % TRIALS_A_CASE), counts]).write_parquet(
@@ -55,17 +56,16 @@ def write(folder: Path, *, rows: int, seed: int = 8) -> None:
 
 def cases_and_records(folder: Path) -> tuple[list[Case], list[Record]]:
     """The sweep's cases and what their trials left but for the stages, which are the rows."""
-    counts = pl.read_parquet(folder / "trials.parquet")["counts"].to_list()
-    cases = _cases(len(counts))
-    ids = [case.id for case in cases]
+    there = cases(folder)
+    ids = [case.id for case in there]
     records = []
-    for number, warm in enumerate(counts):
+    for number, warm in enumerate(pl.read_parquet(folder / "trials.parquet")["counts"].to_list()):
         at, trial = divmod(number, TRIALS_A_CASE)
         records.append(
             Record(
-                case=cases[at],
+                case=there[at],
                 case_id=ids[at],
-                label=cases[at].label,
+                label=there[at].label,
                 trial=trial,
                 outcome=Outcome.OK,
                 reason="",
@@ -78,7 +78,12 @@ def cases_and_records(folder: Path) -> tuple[list[Case], list[Record]]:
                 node="node",
             )
         )
-    return cases, records
+    return there, records
+
+
+def cases(folder: Path) -> list[Case]:
+    """The cases whose trials' rows are in the folder."""
+    return _cases(pl.scan_parquet(folder / "trials.parquet").select(pl.len()).collect().item())
 
 
 def _cases(trials: int) -> list[Case]:

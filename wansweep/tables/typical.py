@@ -62,7 +62,14 @@ def of_cases(stages: pl.DataFrame, records: Sequence[Sequence[Record]]) -> dict[
         stages: Of all cases.
         records: Each case's.
     """
-    chosen = [(record.case_id, record.trial) for own in records for record in counted(own) or own]
-    shown = pl.LazyFrame(chosen, schema={"case_id": pl.String(), "trial": pl.Int64()}, orient="row")
-    typical = typical_stages(stages.lazy().join(shown, on=["case_id", "trial"], how="semi")).collect()
+    typical = typical_stages(shown_stages(stages.lazy(), records)).collect()
     return {str(key[0]): own for key, own in typical.partition_by("case_id", as_dict=True).items()}
+
+
+def shown_stages(stages: pl.LazyFrame, records: Sequence[Sequence[Record]]) -> pl.LazyFrame:
+    """Of the stages those that stand for the cases of the records: of the trials that count, and of all of a case where none does."""
+    chosen = [(record.case_id, record.trial) for own in records for record in counted(own) or own]
+    shown = pl.DataFrame(chosen, schema={"case_id": pl.String(), "trial": pl.Int64()}, orient="row")
+    # A filter by values is done while files are read, which a join is not: 0.2 s of CPU against 1.1 for 500 cases of 20,000.
+    theirs = stages.filter(pl.col("case_id").is_in(shown["case_id"].unique().implode()))
+    return theirs.join(shown.lazy(), on=["case_id", "trial"], how="semi")
