@@ -70,6 +70,19 @@ def test_true_rates_are_recovered_and_the_gain_is_shown() -> None:
     assert "held out" in found.lines()[1]
 
 
+def test_repeats_of_a_case_are_all_on_one_side_of_what_is_held_out() -> None:
+    apart = [large(), small(), five(frames=49), small(frames=17)]
+    repeats = [replace(measured(case, truth=Calibration(matmul=0.5)), trial=trial) for case in apart for trial in range(2)]
+    # What the learners' cases taught holds for the others only as far as the cards are alike: here two of four are another card in truth.
+    other = [replace(measured(case, truth=Calibration(matmul=2.0)), trial=trial) for case in apart[1::2] for trial in range(2)]
+    mixed = [record for record in repeats if record.case_id not in {one.case_id for one in other}] + other
+    mixed.sort(key=lambda record: [case.id for case in apart].index(record.case_id))
+    found = learnt(*mixed)
+    assert found.held_out is not None
+    assert found.held_out[1] > 0.5
+    assert learnt(*repeats[:6]).held_out is None  # three cases are too few to halve
+
+
 def test_one_length_alone_gives_one_factor_for_both_parts() -> None:
     found = learnt(measured(large(), truth=Calibration(matmul=0.9, attention=0.9)))
     assert found.calibration.matmul == pytest.approx(found.calibration.attention) == pytest.approx(0.9)

@@ -28,12 +28,14 @@ class Trial:
     """A measured trial beside what an uncalibrated plan says of it; seconds.
 
     Attributes:
+        case_id: Of its case.
         step_s: Measured mean of a step.
         products_s, attention_s, rest_s: Predicted parts of a step; the rest is exchange between ranks.
         vae: Measured over predicted decode; null where it was not measured.
         transfer: Measured over predicted swaps; null where nothing swaps.
     """
 
+    case_id: str
     step_s: float
     products_s: float
     attention_s: float
@@ -55,7 +57,7 @@ class Learnt:
         trials: How many.
         before: Error uncalibrated.
         after: Error calibrated, on the same trials.
-        held_out: Error before and after on one half of the trials, with factors of the other; null for fewer than four.
+        held_out: Error before and after on the trials of one half of the cases, with factors of the other; null for fewer than four cases.
     """
 
     calibration: Calibration
@@ -70,7 +72,7 @@ class Learnt:
         told = [f"Calibrated on {self.trials} trials: {factors}; median error of a step {100 * self.before:.1f} -> {100 * self.after:.1f} %."]
         if self.held_out:
             before, after = self.held_out
-            told.append(f"On the half that was held out: {100 * before:.1f} -> {100 * after:.1f} %.")
+            told.append(f"On the half of the cases that was held out: {100 * before:.1f} -> {100 * after:.1f} %.")
         return told
 
 
@@ -82,9 +84,9 @@ def calibrate(records: Sequence[Record], gpu: Gpu, traces: Traces | None = None)
     if not trials:
         return None
     fitted = _fit(trials)
-    held_out = None
-    if len(trials) >= 4:
-        learner, judge = trials[::2], trials[1::2]
+    held_out, cases = None, list(dict.fromkeys(trial.case_id for trial in trials))
+    if len(cases) >= 4:  # whole cases: of repeats that lie on both sides the one would tell what the other is
+        learner, judge = ([trial for trial in trials if trial.case_id in half] for half in (cases[::2], cases[1::2]))
         held_out = (_error(judge, Calibration()), _error(judge, _fit(learner)))
     return Learnt(calibration=fitted, trials=len(trials), before=_error(trials, Calibration()), after=_error(trials, fitted), held_out=held_out)
 
@@ -103,6 +105,7 @@ def _trial(record: Record, gpu: Gpu, traces: Traces) -> Trial | None:
     decode_s = _mean(record, StageKind.VAE_DECODING)
     swap_s = sum(stage.duration_s or 0.0 for stage in record.stages if stage.rank == 0 and stage.kind is StageKind.STEP_LOADING)
     return Trial(
+        case_id=record.case_id,
         step_s=step_s,
         products_s=a_step * (forward.matmul_s + forward.memory_s),
         attention_s=a_step * forward.attention_s,
