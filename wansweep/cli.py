@@ -119,7 +119,7 @@ def report(arguments: Sequence[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="wansweep report", description=report.__doc__)
     parser.add_argument("run_dir", type=Path)
-    parser.add_argument("--format", choices=("md", "html", "terminal", "seed"), default="md")
+    parser.add_argument("--format", choices=("md", "html", "terminal", "seed", "svg"), default="md")
     parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
     parser.add_argument("--case", metavar="LABEL", help="this case's breakdown alone, as Markdown")
     options = parser.parse_args(arguments)
@@ -136,6 +136,10 @@ def report(arguments: Sequence[str]) -> int:
             from wansweep.report import html
 
             text = html.render(results, evidence(folder))
+        case "svg":
+            from wansweep.report import svg
+
+            text = svg.render(results)
         case "seed":
             from wansweep.seed import exporting, render
 
