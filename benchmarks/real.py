@@ -3,7 +3,10 @@
 ::
 
     python -m benchmarks.real run PART [--weights random] [--reports reports]     one part, or several; a part that was interrupted goes on
+    python -m benchmarks.real cost [--weights random]                             the instrumented pipeline beside the bare one
     python -m benchmarks.real tables [--reports reports]                          ours beside the published, predicted beside measured
+
+The picture of a part's run: ``wansweep report reports/h200-14b-720p --format svg -o docs/images/h200.svg``.
 
 Random weights run at the speed and in the memory of real ones. On a machine without a GPU ``--weights tiny`` tries every part.
 """
@@ -22,7 +25,9 @@ import polars as pl
 
 import wansweep
 from wansweep.errors import StoreError
+from wansweep.hardware import GPUS
 from wansweep.levers import Weights
+from wansweep.tables.calibration import calibrate
 from wansweep.tables.results import Results
 from wansweep.units import GIB
 
@@ -139,7 +144,7 @@ def run(parts: Sequence[str], *, weights: str, reports: Path) -> int:
 
 
 def tables(reports: Path) -> None:
-    """Print ours beside the published, and predicted beside measured, of the newest run of each part."""
+    """Print ours beside the published, predicted beside measured, and what half of the cases teach of the other half, of the newest runs."""
     runs = {part: found for part in PARTS if (found := _run(reports, part))}
     print("| what | published | seconds | ours | seconds | ratio | why they differ |\n|---|---|---:|---|---:|---:|---|")
     for row in PUBLISHED:
@@ -159,6 +164,9 @@ def tables(reports: Path) -> None:
     for name, errors in (("step", times), ("peak", peaks)):
         if errors:
             print(f"\n{name}: median |error| {statistics.median(map(abs, errors)):.1f} %, worst {max(errors, key=abs):+.1f} %, n={len(errors)}")
+    records = [record for results in runs.values() for record in results.records]
+    learnt = calibrate(records, GPUS["h200"])
+    print("\n" + ("\n".join(learnt.lines()) if learnt else "nothing to calibrate on: no trial ended ok on an H200 with real networks"))
 
 
 def _name(part: str) -> str:
@@ -212,7 +220,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.real", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("verb", choices=("run", "tables"))
+    parser.add_argument("verb", choices=("run", "cost", "tables"))
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all without one")
     parser.add_argument("--weights", default="random")
     parser.add_argument("--reports", type=Path, default=Path("reports"))
@@ -221,7 +229,12 @@ def main() -> int:
         parser.error(f"no such part: {', '.join(unknown)}; one of {', '.join(PARTS)}")
     if options.verb == "run":
         return run(options.parts or list(PARTS), weights=options.weights, reports=options.reports)
-    tables(options.reports)
+    if options.verb == "cost":
+        from benchmarks import measuring  # loads torch and diffusers, of which the tables have no need
+
+        measuring.on_gpu(options.weights)
+    else:
+        tables(options.reports)
     return 0
 
 

@@ -138,7 +138,7 @@ class _Run:
         task, seat = self.task, self.seat
         cached = _cached(self.weights)
         time.sleep(task.procedure.cooldown_s)
-        with parallel.process_group(seat, self.device, timeout_s=task.procedure.timeout_s), _probe() as probe:
+        with parallel.process_group(seat, self.device, timeout_s=task.procedure.timeout_s), probe_here() as probe:
             clock = clock_for(self.device, task.procedure.timing)
             stages = Stages(model=self.case.model, clock=clock, rank=seat.rank, origin_s=task.origin_s, journal=journal, probe=probe)
             with ExitStack() as listening, ExitStack() as watching, stages(StageKind.TOTAL_EXECUTION):
@@ -268,7 +268,7 @@ def save(video: torch.Tensor, path: Path, *, fps: int) -> None:
 
 
 @contextmanager
-def _probe() -> Iterator[Probe]:
+def probe_here() -> Iterator[Probe]:
     """The reader of counters, with NVML open for the energy counter where there is a GPU."""
     uuid = torch_probe.device_uuid()
     if isinstance(uuid, Missing):
