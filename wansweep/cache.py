@@ -1,4 +1,4 @@
-"""What is made once and then found, in the user's cache folder: miniatures, checkpoints in another number format, traces of the planner."""
+"""What is made once and then found, in the user's cache folder: miniatures, checkpoints in another number format, traces, JavaScript."""
 
 from __future__ import annotations
 

@@ -9,18 +9,17 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping
-from functools import cache
 from html import escape
 from importlib import resources
 from typing import Any
 
 import polars as pl
-import vl_convert
 
 from wansweep.lossy import lossy_levers
 from wansweep.record import Outcome, Record
 from wansweep.report import case_plots, case_table, pictures, plots
 from wansweep.report.cells import figure
+from wansweep.report.library import library
 from wansweep.report.markdown import left_out, sections
 from wansweep.report.pictures import Picture, Row
 from wansweep.tables.evidence import Evidence
@@ -62,7 +61,7 @@ def render(results: Results, evidence: Evidence | None = None, *, breakdowns: Ma
         css=_asset("page.css"),
         body="\n".join(body),
         data="\n".join(data),
-        library=_library(),
+        library=library(),
         scripts="\n".join(f"<script>\n{_asset(name)}</script>" for name in ("charts.js", "breakdown.js", "table.js")),
     )
 
@@ -242,14 +241,6 @@ def _environment(results: Results) -> str:
 
 def _json(id_: str, value: object) -> str:
     return f'<script type="application/json" id="{escape(id_, quote=True)}">{in_script(value)}</script>'
-
-
-@cache
-def _library() -> str:
-    """Vega, Vega-Lite and vega-embed in a scope of their own; a second to put together, so once a process."""
-    bundle: str = vl_convert.javascript_bundle(vl_version="6.4")  # type: ignore[call-arg]  # its stub asks for a default
-    assert "</script" not in bundle.lower(), "the bundle would end its script element"
-    return f"(() => {{\n{bundle}\n}})();"
 
 
 def _asset(name: str) -> str:
