@@ -10,7 +10,7 @@ quick: $(VENV)/run.stamp
 	@$(BIN)/python -m wansweep +sweep=quick
 
 test: $(VENV)/dev.stamp
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone"; beside=$$?; $(BIN)/python -m pytest -m alone && exit $$beside
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"; beside=$$?; $(BIN)/python -m pytest -m alone && exit $$beside
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports && $(BIN)/mypy

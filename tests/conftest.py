@@ -24,6 +24,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=4, help="how often test_kills kills a driver, of a sweep of 10 cases more; 20 for the record")
 
 
+# The files that take a minute and more, longest first: begun first, so that both workers end at about the same time.
+LONG = (
+    "schedule/test_runs.py",
+    "schedule/test_documented.py",
+    "schedule/test_kills.py",
+    "schedule/test_sweeps.py",
+    "launch/test_scripts.py",
+    "schedule/test_gang.py",
+    "trial/test_parallel.py",
+    "schedule/test_nodes.py",
+    "schedule/test_disk.py",
+    "schedule/test_export.py",
+    "telemetry/test_run_on_stub.py",
+    "schedule/test_load.py",
+    "drift/test_measured.py",
+    "test_api.py",
+    "trial/test_quantise.py",
+    "trial/test_rules.py",
+    "fuzz/test_config.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    turn = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: turn.get(item.path, len(turn)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     before = os.environ.get("XDG_CACHE_HOME")

@@ -12,6 +12,10 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wansweep.config import Request
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "SECURITY.md", "launch/README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")))
@@ -52,23 +56,25 @@ def main(given: list[str]) -> int:
             "procedure.cooldown_s=0",
             "procedure.repeats=1",
         ]
-        return once(rest)
+        return once(rest, read_request([argument for argument in rest if "=" in argument], config_dir=own))
     return cli.main([verb, *rest])
 
 
-def once(arguments: list[str]) -> int:
-    """Run the sweep, unless another page has: three sources of weights are one miniature here, and its run folder stands for this one's."""
+def once(arguments: list[str], asked: Request) -> int:
+    """Run the sweep, unless another command asked for it: three sources of weights are one miniature here, and that run folder stands in."""
     from wansweep import cli
 
-    known = Path(os.environ["WANSWEEP_TEST_TYPED"])
-    key = hashlib.sha256(" ".join(sorted(arguments)).encode()).hexdigest()
-    if (known / key).exists():
-        shutil.copytree(known / key, ".", dirs_exist_ok=True)
+    sweep = asked.sweep
+    same = (ROOT, sweep.name, sweep.cases, sweep.excluded, sweep.procedure, sweep.cluster, sweep.hardware, sweep.models)
+    known = Path(os.environ["WANSWEEP_TEST_TYPED"]) / hashlib.sha256(repr(same).encode()).hexdigest()
+    place = asked.reports / sweep.name
+    if known.exists():
+        shutil.copytree(known, place, dirs_exist_ok=True)
         return 0
-    before = set(Path().glob("*/*/*/sweep.yaml"))
+    before = set(place.glob("*"))
     code = cli.main(["run", *arguments])
-    for made in {file.parent for file in Path().glob("*/*/*/sweep.yaml")} - {file.parent for file in before}:
-        shutil.copytree(made, known / key / made)
+    for made in set(place.glob("*")) - before:
+        shutil.copytree(made, known / made.name)
     return code
 
 

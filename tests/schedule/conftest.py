@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 
-@pytest.fixture(scope="session")
+# Not of the session: a cluster that nobody uses takes a tenth of a core.
+@pytest.fixture(scope="module")
 def ray_address() -> Iterator[str]:
-    """Address of a cluster started for the suite, stopped by pid afterwards."""
+    """Address of a cluster started for a file of tests, stopped by pid afterwards."""
     with tempfile.TemporaryDirectory(prefix="wst-") as folder:
         starter = [sys.executable, "-m", "tests.schedule.cluster", folder]
         with subprocess.Popen(starter, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ) as cluster:

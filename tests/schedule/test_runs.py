@@ -195,7 +195,7 @@ def test_a_killed_rank_and_a_late_trial_are_outcomes_and_the_sweep_goes_on(ray_a
     with started(*overrides) as sweep:
         read_until(sweep, "killed: starting")
         wait_for(ranks)
-        time.sleep(12)  # into its steps
+        wait_for(lambda: any("Step_" in board.read_text() for board in tmp_path.glob("accidents/*/live.json")))  # into its steps
         for rank in ranks():
             rank.send_signal(signal.SIGKILL)
         out, err = sweep.communicate(timeout=200)

@@ -14,9 +14,9 @@ SHIPPED = {"offload": (21, {"ok", "invalid"}, ("base.steps=4",)), "cache": (9, {
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_sweep_of_levers_runs_whole_on_a_cpu_and_every_case_ends_in_a_row(name: str, tmp_path: Path) -> None:
+def test_a_sweep_of_levers_runs_whole_on_a_cpu_and_every_case_ends_in_a_row(name: str, ray_address: str, tmp_path: Path) -> None:
     count, outcomes, short = SHIPPED[name]
-    small = ("weights=tiny", *short, "procedure.isolation=warm", "cluster.exclusive=false")
+    small = ("weights=tiny", *short, "procedure.isolation=warm", "cluster.exclusive=false", f"cluster.address={ray_address}")
     ran = wansweep(f"+sweep={name}", *small, f"reports={tmp_path}")
     assert ran.returncode == 0, ran.stderr
     table = pl.read_parquet(run_folder(ran).path / "summary.parquet")
@@ -25,7 +25,7 @@ def test_a_sweep_of_levers_runs_whole_on_a_cpu_and_every_case_ends_in_a_row(name
     assert table.filter(pl.col("outcome") == "invalid")["reason"].str.len_chars().min() > 20
 
 
-def test_a_sample_of_official_and_mlperf_runs_as_groups_of_one_sweep(tmp_path: Path) -> None:
+def test_a_sample_of_official_and_mlperf_runs_as_groups_of_one_sweep(ray_address: str, tmp_path: Path) -> None:
     wanted = [
         "official-i2v_a14b-832x480x81-s2-ulysses1-model-fsdpFalse-i2v",
         "official-ti2v_5b-1280x704x121-s2-ulysses1-model-fsdpFalse-i2v",
@@ -33,7 +33,7 @@ def test_a_sample_of_official_and_mlperf_runs_as_groups_of_one_sweep(tmp_path: P
     ]
     ran = wansweep(
         *("+sweep=full", "sweep.groups=[official,mlperf]", f"sweep.only=[{','.join(wanted)}]", "base.steps=2", "weights=tiny"),
-        *("procedure.isolation=warm", "cluster.exclusive=false", f"reports={tmp_path}"),
+        *("procedure.isolation=warm", "cluster.exclusive=false", f"cluster.address={ray_address}", f"reports={tmp_path}"),
     )
     assert ran.returncode == 0, ran.stderr
     folder = run_folder(ran)
