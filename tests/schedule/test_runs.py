@@ -220,7 +220,7 @@ def test_a_killed_rank_and_a_late_trial_are_outcomes_and_the_sweep_goes_on(ray_a
     wait_for(lambda: not ranks(), seconds=20)
 
 
-def test_a_driver_killed_half_way_leaves_a_report_of_what_was_finished_and_can_be_resumed(tmp_path: Path) -> None:
+def test_a_driver_killed_half_way_leaves_a_report_of_what_was_finished_and_can_be_resumed(ray_address: str, tmp_path: Path) -> None:
     overrides = ["+sweep=four", "--config-dir", str(CONF), f"reports={tmp_path}", "procedure.isolation=warm"]
     with started(*overrides) as sweep:
         wait_for(lambda: len(list(tmp_path.glob("four/*/records/*.json"))) >= 2)
@@ -234,7 +234,7 @@ def test_a_driver_killed_half_way_leaves_a_report_of_what_was_finished_and_can_b
     assert "not run yet" in wansweep("report", str(path)).stdout
     assert len(re.findall("^## Case: ", (path / "report.md").read_text(), re.MULTILINE)) == 4
     wait_for(lambda: not [p for p in family if p.is_running() and p.status() != "zombie"], seconds=40)
-    done = wansweep("run", *overrides, f"resume={path}")
+    done = wansweep("run", *overrides, f"cluster.address={ray_address}", f"resume={path}")
     assert done.returncode == 0, done.stderr
     after, _ = RunFolder(path=path).read()
     assert len(after) == 4
