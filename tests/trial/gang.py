@@ -64,11 +64,13 @@ class Meeting:
 
 def run_gang(trials: Mapping[str, Trial], *, world: int, folder: Path) -> dict[str, list[Seen]]:
     """Name to what each rank saw."""
-    # Ranks are forked off a process that has imported what they need, and has done nothing else: that takes a rank six seconds.
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["wansweep.trial.runner", "tests.trial.test_parallel"])
+    # Ranks are forked off a process that has imported what they need, which takes six seconds; where there is CUDA an import may have begun it.
+    method = "spawn" if torch.cuda.is_available() else "forkserver"
+    context = mp.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload(["wansweep.trial.runner", "tests.trial.test_parallel"])
     meeting = Meeting(together=context.Barrier(world), port=context.Value("i", 0))
-    mp.start_processes(_ranks_part, (meeting, world, dict(trials), folder), nprocs=world, start_method="forkserver")
+    mp.start_processes(_ranks_part, (meeting, world, dict(trials), folder), nprocs=world, start_method=method)
     found = [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(world)]
     return {name: [seen[name] for seen in found] for name in trials}
 
