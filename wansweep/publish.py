@@ -64,11 +64,13 @@ def _write_page(folder: RunFolder, results: Results, beside: Evidence, breakdown
     """report.html, where what draws it is installed: a GPU machine without it leaves a folder that another machine renders."""
     try:
         from wansweep.report import html  # loads Altair, which re-rendering Markdown has no use for
+
+        page = html.render(results, beside, breakdowns=breakdowns)
     except ModuleNotFoundError as missing:
         way_out = f"render it elsewhere: wansweep report {folder.path} --format html -o report.html"
         warnings.warn(f"no report.html here, {missing.name} is not installed; {way_out}", stacklevel=2)  # once
         return
-    write_atomic(folder.path / "report.html", html.render(results, beside, breakdowns=breakdowns).encode())
+    write_atomic(folder.path / "report.html", page.encode())
 
 
 def evidence(folder: RunFolder) -> Evidence:

@@ -10,6 +10,7 @@ import vl_convert
 
 from wansweep.errors import ConfigError
 from wansweep.report import pictures, plots
+from wansweep.report.library import VERSION
 from wansweep.tables.results import Results
 
 WIDTH = 760
@@ -29,7 +30,7 @@ def render(results: Results) -> str:
     chart = json.loads(json.dumps(picture.chart), object_hook=_coloured)
     look = {**pictures.config(_THEME), "background": _BACKGROUND, "padding": 12}
     spec: dict[str, Any] = {**chart, "width": WIDTH, "datasets": picture.data, "config": look}
-    svg: str = vl_convert.vegalite_to_svg(spec, vl_version="6.4")
+    svg: str = vl_convert.vegalite_to_svg(spec, vl_version=VERSION)
     return svg + "\n"
 
 
