@@ -9,7 +9,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,13 +61,8 @@ def run() -> None:
     with tempfile.TemporaryDirectory() as folder:
         boundary_us = _boundary_us(Path(folder))
         ratios, bare_s = _ratios(MINIATURE, Path(folder), pairs=PAIRS, text_tokens=FEW_TEXT_TOKENS)
-    quartiles = statistics.quantiles(ratios, n=4)
-    edges = 2 * (2 * STEPS + 4)
     print(f"stage boundary: {boundary_us:.0f} us median of {BOUNDARIES} (target under 200)")
-    print(
-        f"instrumented / bare pipeline, a miniature of {STEPS} steps and {edges} boundaries: median {statistics.median(ratios):.4f}, "
-        f"quartiles {quartiles[0]:.4f} to {quartiles[2]:.4f}, n={PAIRS} interleaved pairs of about {bare_s:.2f} s"
-    )
+    print(_told(f"a miniature of {STEPS} steps and {2 * (2 * STEPS + 4)} boundaries", ratios, bare_s))
     of_a_step = 4 * boundary_us * 1e-6 / TARGET_STEP_S
     print(f"of a step of {TARGET_STEP_S:g} s (4 boundaries): {100 * of_a_step:.3f} % (target under 1 %)")
 
@@ -76,15 +71,17 @@ def on_gpu(weights: str = Weights.RANDOM, *, pairs: int = PAIRS) -> None:
     """Print instrumented over bare time of TI2V-5B 1280x704, 17 frames, 10 steps, with the sampler and the GPU's counters."""
     with tempfile.TemporaryDirectory() as folder:
         ratios, bare_s = _ratios(as_run(replace(REAL, weights=weights)), Path(folder), pairs=pairs, text_tokens=TEXT_TOKENS)
-    quartiles, middle, card = statistics.quantiles(ratios, n=4), statistics.median(ratios), introduce(0, 1.0).device_name
-    print(
-        f"instrumented / bare pipeline, TI2V-5B ({weights} weights) on {card}: median {middle:.4f}, "
-        f"quartiles {quartiles[0]:.4f} to {quartiles[2]:.4f}, n={len(ratios)} interleaved pairs of about {bare_s:.2f} s"
-    )
+    print(_told(f"TI2V-5B ({weights} weights) on {introduce(0, 1.0).device_name}", ratios, bare_s))
     if weights == Weights.TINY:
         print("a miniature's steps are too short to judge by")
     else:
-        print(f"target under {GPU_TARGET_PCT:g} %: {'met' if 100 * (middle - 1) < GPU_TARGET_PCT else 'MISSED'}")
+        print(f"target under {GPU_TARGET_PCT:g} %: {'met' if 100 * (statistics.median(ratios) - 1) < GPU_TARGET_PCT else 'MISSED'}")
+
+
+def _told(what: str, ratios: Sequence[float], bare_s: float) -> str:
+    lower, middle, upper = statistics.quantiles(ratios, n=4)
+    spread = f"median {middle:.4f}, quartiles {lower:.4f} to {upper:.4f}"
+    return f"instrumented / bare pipeline, {what}: {spread}, n={len(ratios)} interleaved pairs of about {bare_s:.2f} s"
 
 
 def _boundary_us(folder: Path) -> float:
