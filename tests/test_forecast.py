@@ -68,7 +68,7 @@ def test_a_run_folder_on_the_same_card_corrects_a_later_plan_and_shows_the_gain(
     assert cli.main(["plan", *asked, f"calibrate={folder.path}"]) == 0
     told = capsys.readouterr().out
     assert "Calibrated on 4 trials: matmul x0.800, attention x1.300" in told
-    assert "On the half that was held out:" in told
+    assert "On the half of the cases that was held out:" in told
     assert cli.main(["plan", *asked, "hardware=l4", f"calibrate={folder.path}"]) == cli.WRONG
     assert "no trial that ended ok on NVIDIA L4" in capsys.readouterr().err
 
