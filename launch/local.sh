@@ -32,7 +32,7 @@ ray=$!
 
 # A Ray that listens may still refuse drivers, so it is asked as a driver; one that does not listen would be asked for minutes.
 ask='import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)'
-until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && python -c "$ask" "127.0.0.1:$port" >/dev/null 2>&1; do
+until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && timeout 60 python -c "$ask" "127.0.0.1:$port" >/dev/null 2>&1; do
     if ! kill -0 "$ray" 2>/dev/null; then
         cat "$scratch/start.log" >&2
         echo "launch/local.sh: Ray did not start on port $port; is another one there? RAY_PORT=N takes another port" >&2

@@ -91,7 +91,7 @@ def wait_for_records(folder: Path, count: int, process: subprocess.Popen[str], *
 
 
 def test_a_slurm_job_spans_its_nodes_stops_in_order_at_its_limit_and_goes_on_when_requeued(programs: Path, tmp_path: Path) -> None:
-    job = str(100_000 + free_port())
+    job = str(100_000 + quiet_port())
     log = tmp_path / "slurm.log"
     slurm = {
         "SLURM_JOB_ID": job, "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_CPUS_ON_NODE": "1", "SLURM_SUBMIT_DIR": str(tmp_path),
@@ -128,9 +128,8 @@ def test_a_slurm_job_spans_its_nodes_stops_in_order_at_its_limit_and_goes_on_whe
 
 def test_the_local_script_runs_sweeps_one_after_the_other_on_one_cluster_and_stops_it(programs: Path, tmp_path: Path) -> None:
     one = (*FOUR, "sweep.axes.seed=[1]", f"reports={tmp_path / 'reports'}")
-    with script(
-        "local.sh", *one, "--", *one, "base.steps=3", programs=programs, RAY_PORT=str(quiet_port()), RAY_START_ARGS="--num-cpus=2"
-    ) as sweeps:
+    ray = {"RAY_PORT": str(quiet_port()), "RAY_START_ARGS": f"--num-cpus=2 --dashboard-port={quiet_port()}"}
+    with script("local.sh", *one, "--", *one, "base.steps=3", programs=programs, **ray) as sweeps:
         wait_for_records(tmp_path / "reports", 1, sweeps)
         family = processes_of(sweeps.pid)
         sockets = listening(psutil.Process(sweeps.pid))
