@@ -21,6 +21,7 @@ from wansweep.levers import Offload
 from wansweep.record import Expert, Figure, Outcome, RankFacts, Record, SamplerFacts, Stage, StageKind, Timing
 from wansweep.store import RunFolder, create
 from wansweep.sweep import Sweep
+from wansweep.tables.results import Results, tabulate
 from wansweep.tables.traces import TRACE_SCHEMA
 from wansweep.telemetry.environment import environment
 from wansweep.units import GIB
@@ -69,10 +70,14 @@ def gpu_sweep(cases: Sequence[Case]) -> Sweep:
     )
 
 
+def gpu_results(records: Sequence[Record]) -> Results:
+    """What a run folder with the records would say."""
+    return tabulate(gpu_sweep(_cases(records)), environment(), records, [])
+
+
 def gpu_folder(reports: Path, records: Sequence[Record]) -> RunFolder:
     """A run folder with the records, and the traces and contact sheets of those that ended ok."""
-    cases = list({record.case_id: record.case for record in records}.values())
-    folder = create(reports, gpu_sweep(cases), environment())
+    folder = create(reports, gpu_sweep(_cases(records)), environment())
     for record in records:
         folder.append(record)
         if record.stages:
@@ -80,6 +85,10 @@ def gpu_folder(reports: Path, records: Sequence[Record]) -> RunFolder:
         if record.resolved:
             (folder.frames / f"{record.case_id}-{record.trial}.jpg").write_bytes(sheet(record.label))
     return folder
+
+
+def _cases(records: Sequence[Record]) -> list[Case]:
+    return list({record.case_id: record.case for record in records}.values())
 
 
 def gpu_trace(record: Record, *, period_s: float = 0.5) -> pl.DataFrame:

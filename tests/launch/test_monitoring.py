@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from tests.launch.linters import complaints
-from tests.launch.test_scripts import free_port
+from tests.launch.test_scripts import quiet_port
 from tests.runs import ROOT, command
 from wansweep.schedule.export import SERIES, CaseState
 
@@ -97,7 +97,7 @@ def test_prometheus_scrapes_a_sweep_that_started_its_own_ray_and_answers_the_das
         pytest.skip("prometheus is not installed (Debian: apt-get install prometheus)")
     of_gpus = ("device_used_bytes", "sm_active_pct", "gpu_busy_pct", "power_w")
     expected = {asked for asked in expressions()[:-1] if not any(name in asked for name in of_gpus)}
-    port = free_port()
+    port = quiet_port()
     with tempfile.TemporaryDirectory(prefix="wsp-") as short:  # Ray's sockets want short paths
         env = {**os.environ, "TMPDIR": short, "XDG_DATA_HOME": str(tmp_path / "data"), "RAY_metrics_report_interval_ms": "1000"}
         log = (tmp_path / "prometheus.log").open("w")

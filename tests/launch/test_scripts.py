@@ -63,12 +63,6 @@ def script(name: str, *arguments: str, programs: Path, **environment: str) -> It
                     member.kill()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def quiet_port() -> int:
     """A port below those that the kernel hands out, so that nobody is given it before Ray takes it."""
     while True:

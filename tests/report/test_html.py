@@ -13,24 +13,17 @@ from typing import Any
 
 import pytest
 
-from tests.gpu_runs import gpu_cases, gpu_records, gpu_sweep, sheet
+from tests.gpu_runs import gpu_cases, gpu_records, gpu_results, sheet
 from wansweep.record import Record
 from wansweep.report import html, plots
 from wansweep.report.html import in_script, render
 from wansweep.report.markdown import sections
 from wansweep.report.pictures import PALETTES, Picture
 from wansweep.tables.evidence import Evidence
-from wansweep.tables.results import Results, tabulate
-from wansweep.telemetry.environment import environment
-
-
-def results(records: Sequence[Record]) -> Results:
-    cases = list({record.case_id: record.case for record in records}.values())
-    return tabulate(gpu_sweep(cases), environment(), records, [])
 
 
 def picture(records: Sequence[Record], key: str) -> Picture:
-    return next(one for one in plots.pictures(results(records)) if one.key == key)
+    return next(one for one in plots.pictures(gpu_results(records)) if one.key == key)
 
 
 def block(page: str, id_: str) -> Any:
@@ -55,7 +48,7 @@ def test_the_page_names_no_address_that_it_would_load() -> None:
             self.found += [value or "" for name, value in attrs if name in loading]
 
     parser = Loads()
-    page = render(results(gpu_records(gpu_cases()[:1])))
+    page = render(gpu_results(gpu_records(gpu_cases()[:1])))
     parser.feed(page)
     assert parser.found == ["data:,"]
     assert "default-src 'none'" in page
@@ -72,14 +65,14 @@ def test_json_cannot_end_the_script_it_stands_in() -> None:
 def test_labels_and_reasons_are_escaped_in_the_page(records: list[Record]) -> None:
     hostile = '"><svg onload=x>{0}'
     odd = replace(records[0].case, label=hostile, prompt=hostile)
-    page = render(results([replace(records[0], case=odd, label=hostile, case_id=odd.id, reason=hostile)]))
+    page = render(gpu_results([replace(records[0], case=odd, label=hostile, case_id=odd.id, reason=hostile)]))
     assert "<svg onload" not in page
     assert "&quot;&gt;&lt;svg onload=x&gt;{0}" in page
     assert block(page, f"data-{odd.id}")["label"] == hostile
 
 
 def test_every_case_stands_in_the_table_and_has_its_data(records: list[Record]) -> None:
-    page = render(results(records))
+    page = render(gpu_results(records))
     for case in gpu_cases():
         assert f'<tr id="case-{case.id}"' in page
         assert block(page, f"data-{case.id}")["breakdown"].startswith(f"## Case: {case.label}")
@@ -87,7 +80,7 @@ def test_every_case_stands_in_the_table_and_has_its_data(records: list[Record]) 
 
 
 def test_a_column_without_any_value_is_left_out_and_a_missing_value_is_not_a_zero(records: list[Record]) -> None:
-    page = render(results(records))
+    page = render(gpu_results(records))
     assert "Predicted time" not in page
     row = re.search(r'<tr id="case-\w+" data-case="\w+" data-outcome="oom".*?</tr>', page)
     assert row
@@ -128,7 +121,7 @@ def test_predictions_are_drawn_where_there_are_any_and_missed_aloud_where_there_
     none = picture(records, "predicted")
     assert none.chart is None
     assert "no predictions" in none.why
-    run = results(records)
+    run = gpu_results(records)
     guessed = replace(run, summary=run.summary.with_columns(predicted_total_s=run.summary["total_s"] * 1.5))
     drawn = plots.pictures(guessed)[2]
     assert (drawn.key, drawn.why) == ("predicted", "")
@@ -137,7 +130,7 @@ def test_predictions_are_drawn_where_there_are_any_and_missed_aloud_where_there_
 
 
 def test_every_colour_of_a_chart_is_in_both_palettes(records: list[Record]) -> None:
-    page = render(results(records))
+    page = render(gpu_results(records))
     used = set(re.findall(r'"colour:(\w+)"', page))
     assert used
     for palette in PALETTES.values():
@@ -147,13 +140,13 @@ def test_every_colour_of_a_chart_is_in_both_palettes(records: list[Record]) -> N
 def test_contact_sheets_are_in_the_page_while_there_is_room_and_beside_it_after(records: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
     picture_bytes = sheet("x")
     monkeypatch.setattr(html, "SHEETS_BYTES", 2 * len(picture_bytes))
-    page = render(results(records), Evidence(sheets=lambda _: picture_bytes))
+    page = render(gpu_results(records), Evidence(sheets=lambda _: picture_bytes))
     sheets = [block(page, f"data-{case.id}")["sheet"] for case in gpu_cases()]
     assert [address.partition(",")[0] for address in sheets[:3]] == ["data:image/jpeg;base64"] * 2 + [f"frames/{gpu_cases()[2].id}-0.jpg"]
 
 
 def test_cases_with_the_same_video_are_told(records: list[Record]) -> None:
-    page = render(results(records))
+    page = render(gpu_results(records))
     assert "5 cases have this very video" in page  # the five of ti2v_5b, which differ in offload
 
 
@@ -165,7 +158,7 @@ def test_reports_in_other_formats_do_not_load_the_plotting_library() -> None:
 
 
 def test_a_case_beyond_the_pages_room_says_where_its_breakdown_is(records: list[Record]) -> None:
-    run = results(records)
+    run = gpu_results(records)
     kept = dict(list(sections(run).items())[:1])
     page = render(run, breakdowns=kept)
     first, second = run.summary["case_id"][:2]
