@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from tests.gpu_runs import gpu_cases, gpu_folder, gpu_records, gpu_sweep
 from tests.makers import make_record
 from tests.runs import ROOT, wansweep
 from wansweep.config import read_request
-from wansweep.publish import Publisher, read_results
+from wansweep.publish import Publisher, read_parquet, read_results, write_parquet
 from wansweep.record import Outcome
 from wansweep.store import create
 from wansweep.telemetry.environment import environment
@@ -105,3 +106,25 @@ def test_the_page_is_made_again_from_the_folder_alone(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert (tmp_path / "again.html").read_text() == (folder.path / "report.html").read_text()
     assert "GPU in use" in (tmp_path / "again.html").read_text()
+
+
+def test_a_table_is_read_whole_while_it_is_replaced(tmp_path: Path) -> None:
+    tables = [pl.DataFrame({f"c{column}": [f"{row}" for row in range(rows)] for column in range(20)}) for rows in (3, 40, 500)]
+    path, over = tmp_path / "summary.parquet", threading.Event()
+    write_parquet(path, tables[0])
+
+    def replace_again_and_again() -> None:
+        for table in cycle(tables):
+            if over.is_set():
+                return
+            write_parquet(path, table)
+
+    writer = threading.Thread(target=replace_again_and_again)
+    writer.start()
+    try:
+        heights = [read_parquet(path).height for _ in range(300)]
+    finally:
+        over.set()
+        writer.join()
+    assert set(heights) <= {3, 40, 500}
+    assert len(set(heights)) > 1, "nothing was replaced meanwhile"

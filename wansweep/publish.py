@@ -78,7 +78,7 @@ def evidence(folder: RunFolder) -> Evidence:
 
     def curves(record: Record) -> pl.DataFrame | None:
         try:
-            return curve_frame(pl.read_parquet(folder.traces / f"{record.case_id}-{record.trial}.parquet"), record)
+            return curve_frame(read_parquet(folder.traces / f"{record.case_id}-{record.trial}.parquet"), record)
         except (OSError, pl.exceptions.PolarsError):
             return None
 
@@ -99,6 +99,19 @@ def write_parquet(path: Path, frame: pl.DataFrame) -> None:
     buffer = io.BytesIO()
     frame.write_parquet(buffer, compression="lz4")
     write_atomic(path, buffer.getvalue())
+
+
+def read_parquet(path: Path) -> pl.DataFrame:
+    """A frame that may be written again meanwhile.
+
+    Polars opens a path twice, for the footer and for the pages, so that a file replaced in between looks torn; a file that is open stays one.
+
+    Raises:
+        OSError: It is not there, or cannot be read.
+        polars.exceptions.PolarsError: It is no Parquet.
+    """
+    with path.open("rb") as file:
+        return pl.read_parquet(file)
 
 
 def import_report(source: Path, run_dir: Path | None, reports: Path = Path("reports")) -> RunFolder:

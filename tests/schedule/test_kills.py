@@ -23,6 +23,7 @@ import pytest
 
 from tests.runs import ROOT
 from tests.schedule.conftest import processes_of, ranks
+from wansweep.publish import read_parquet
 from wansweep.record import Outcome
 from wansweep.store import RunFolder
 
@@ -113,8 +114,8 @@ class Reader(threading.Thread):
         if len({(record.case_id, record.trial) for record in records}) != len(records):
             self.torn.append("a record twice")
         parsers = {
-            "summary.parquet": lambda file: pl.read_parquet(file).height,
-            "stages.parquet": lambda file: pl.read_parquet(file).height,
+            "summary.parquet": lambda file: read_parquet(file).height,
+            "stages.parquet": lambda file: read_parquet(file).height,
             "trace.json": lambda file: json.loads(file.read_text())["traceEvents"],
             "plan.json": lambda file: json.loads(file.read_text()),
             "report.md": lambda file: file.read_text().index("# Environment"),
@@ -128,7 +129,7 @@ class Reader(threading.Thread):
             except Exception as error:  # noqa: BLE001  (whatever a torn file makes of its parser)
                 self.torn.append(f"{name}: {error}")
         for trace in self.folder.traces.glob("*.parquet"):
-            pl.read_parquet(trace)
+            read_parquet(trace)
 
 
 def without_times(folder: RunFolder) -> str:
