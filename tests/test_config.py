@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from wansweep.case import Model, Task
-from wansweep.config import read_request, sweep_names
+from wansweep.composition import sweep_names
+from wansweep.config import read_request
 from wansweep.errors import ConfigError
 from wansweep.levers import Offload
 from wansweep.plan.rules import problems

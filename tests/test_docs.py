@@ -12,7 +12,8 @@ from tests.conftest import make_case
 from tests.makers import make_record
 from tests.runs import ROOT
 from wansweep.case import declared_fields
-from wansweep.config import read_request, sweep_names
+from wansweep.composition import sweep_names
+from wansweep.config import read_request
 from wansweep.metrics import METRIC, STAGE_METRIC, Metric
 from wansweep.plan.planner import plan
 from wansweep.sweep import Hardware

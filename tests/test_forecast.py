@@ -16,7 +16,6 @@ from wansweep.forecast import calibrated, card_of, here, unfit
 from wansweep.levers import Offload
 from wansweep.plan.planner import plan
 from wansweep.plan.rates import Calibration
-from wansweep.publish import Publisher
 from wansweep.record import Outcome
 from wansweep.store import RunFolder, create
 from wansweep.sweep import Hardware
@@ -90,25 +89,3 @@ def test_a_folder_without_a_plan_has_no_predictions(tmp_path: Path) -> None:
     row = plan([make_case()], AUTO)[0].as_row()
     folder.plan.write_text(json.dumps([row]))
     assert folder.predictions() == {make_case().id: row}
-
-
-@pytest.mark.parametrize("anyway", [False, True])
-def test_a_run_does_not_try_what_will_not_fit_and_its_report_says_why(tmp_path: Path, *, anyway: bool) -> None:
-    label = "t2v_a14b-1280x720x81-s40-model"
-    asked = ["+sweep=offload", "hardware=rtx4090", "weights=random", f"sweep.only=[{label}]", f"reports={tmp_path}"]
-    sweep = read_request([*asked, f"procedure.try_anyway={str(anyway).lower()}"]).sweep
-    folder = create(tmp_path, sweep, environment())
-    publisher = Publisher(folder)
-    ids = {case.id for case in sweep.cases}
-    todo = cli._unfinished(sweep, ids, publisher.records)
-    left, predicted = cli._fitting(sweep, folder, publisher, todo)
-    assert left == (todo if anyway else [])
-    results = publisher.render()
-    assert results.summary["outcome"].to_list() == [None if anyway else "skipped"]
-    assert cli._unfinished(sweep, ids, publisher.records) == (todo if anyway else [])
-    assert cli._unfinished(read_request([*asked, "procedure.try_anyway=true"]).sweep, ids, publisher.records) == todo
-    assert results.summary["predicted_step_s"][0] > 10
-    assert results.summary["predicted_total_s"][0] == predicted[todo[0][0].id].total_s
-    report = folder.report.read_text()
-    assert "- **Predicted**: time 39" in report
-    assert ("will not fit by 11.9 GiB" in report) is not anyway

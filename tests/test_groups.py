@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from wansweep import config
+from wansweep import composition
 from wansweep.case import Model, Preset
-from wansweep.config import read_request, sweep_names
+from wansweep.composition import sweep_names
+from wansweep.config import read_request
 from wansweep.errors import ConfigError
 from wansweep.levers import Offload
 from wansweep.sweep import Sweep
@@ -63,7 +64,7 @@ def test_a_base_override_is_laid_over_the_cases_of_every_group() -> None:
 )
 def test_groups_composed_together_are_what_each_is_by_itself(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     together = full(*overrides)
-    monkeypatch.setattr(config, "_stands_alone", lambda name, config_dir: False)
+    monkeypatch.setattr(composition, "_stands_alone", lambda name, config_dir: False)
     assert full(*overrides) == together
 
 

@@ -9,8 +9,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,14 +18,7 @@ from wansweep import __version__
 from wansweep.errors import ConfigError, WansweepError
 
 if TYPE_CHECKING:
-    from wansweep.case import Case
     from wansweep.config import Request
-    from wansweep.plan.packing import Predicted
-    from wansweep.publish import Publisher
-    from wansweep.record import Record
-    from wansweep.resume import Resumed
-    from wansweep.store import RunFolder
-    from wansweep.sweep import Sweep
     from wansweep.tables.results import Results
 
 OK, FAILED_CASES, WRONG, REGRESSION, NOTHING_COMPARABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -66,28 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Compose the sweep, run what has no record yet as Ray Tune trials, and leave a folder that answers."""
-    from wansweep.publish import Publisher
+    """Compose the sweep, run what has no record yet, and leave a folder that answers."""
     from wansweep.report import terminal
-    from wansweep.schedule.signals import terminable
+    from wansweep.running import run_sweep
 
-    request = _request(arguments)
-    with terminable(), _run_folder(request) as resumed:
-        folder = resumed.folder
-        publisher = Publisher(folder, departures=resumed.departures)
-        # The folder's cases; a forced resume may have been for some of them, or for more.
-        sweep = replace(request.sweep, cases=folder.sweep().cases)
-        todo = _unfinished(sweep, {case.id for case in request.sweep.cases}, publisher.records)
-        todo, predicted = _fitting(sweep, folder, publisher, todo)
-        interrupted = _run_trials(sweep, folder, publisher, todo, predicted) if todo else False
-        publisher.settle()
-        results = publisher.conclude(lambda line: print(line, file=sys.stderr))
-    print(_for_terminal(terminal.render, results))
-    print(f"report: {folder.report}")
-    print(folder.path)
-    if interrupted:
+    ran = run_sweep(_request(arguments), lambda line: print(line, file=sys.stderr))
+    print(_for_terminal(terminal.render, ran.results))
+    print(f"report: {ran.folder.report}")
+    print(ran.folder.path)
+    if ran.interrupted:
         return INTERRUPTED
-    return OK if all(record.outcome.is_answer for record in results.records) else FAILED_CASES
+    return OK if all(record.outcome.is_answer for record in ran.results.records) else FAILED_CASES
 
 
 def plan(arguments: Sequence[str]) -> int:
@@ -347,71 +328,6 @@ def _request(arguments: Sequence[str]) -> Request:
     if config_dir and not config_dir.is_dir():
         raise ConfigError([f"--config-dir {options.config_dir}: no such folder"])
     return read_request(options.overrides, config_dir=config_dir)
-
-
-@contextmanager
-def _run_folder(request: Request) -> Iterator[Resumed]:
-    """A new run folder, or the one to go on with; nobody else writes there while the ``with`` lasts.
-
-    Raises:
-        ConfigError: The folder was made for another sweep, or on another machine.
-        StoreError: It cannot be written, or another one writes there.
-    """
-    from wansweep.lock import locked
-    from wansweep.resume import Resumed, resume
-    from wansweep.store import create, open_folder
-    from wansweep.telemetry.environment import environment
-
-    here = environment()
-    folder = open_folder(request.resume) if request.resume else create(request.reports, request.sweep, here)
-    with locked(folder.path) as warning:
-        if warning:
-            print(f"wansweep: {warning}", file=sys.stderr)
-        folder.tidy()
-        if request.resume is None:
-            yield Resumed(folder=folder, departures=())
-        else:
-            yield resume(request.resume, request.sweep, here, force=request.force)
-
-
-def _unfinished(sweep: Sweep, asked: Collection[str], records: Sequence[Record]) -> list[tuple[Case, int]]:
-    """The trials (case, repeat) that have no record of an answer yet; a prediction is none where it is to be tried all the same."""
-    from wansweep import twins
-    from wansweep.forecast import is_prediction
-
-    anyway = sweep.procedure.try_anyway
-    finished = {(record.case_id, record.trial) for record in records if record.outcome.is_answer and not (anyway and is_prediction(record))}
-    repeats = twins.repeats(sweep)
-    return [(case, trial) for case in sweep.cases if case.id in asked for trial in range(repeats[case.id]) if (case.id, trial) not in finished]
-
-
-def _fitting(
-    sweep: Sweep, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]]
-) -> tuple[list[tuple[Case, int]], Mapping[str, Predicted]]:
-    """What is left of the trials once those that are predicted not to fit have their records, and predictions by case id."""
-    from wansweep import forecast
-
-    rows = forecast.foretell(sweep, folder)
-    publisher.foretold()
-    skipped = [] if sweep.procedure.try_anyway else forecast.unfit(rows, todo)
-    for record in skipped:
-        publisher.add(record)
-    gone = {(record.case_id, record.trial) for record in skipped}
-    return [(case, trial) for case, trial in todo if (case.id, trial) not in gone], forecast.lengths(rows)
-
-
-def _run_trials(
-    sweep: Sweep, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]], predicted: Mapping[str, Predicted]
-) -> bool:
-    """Run trials on a Ray cluster, storing each record as it comes. Returns whether the user interrupted."""
-    from wansweep.schedule.cluster import connect
-    from wansweep.schedule.live import LiveView
-    from wansweep.schedule.tuning import run_trials
-
-    with connect(sweep.cluster) as connection:
-        print(connection.told(), file=sys.stderr)
-        with LiveView(total=len(todo), title=sweep.name, on_record=publisher.add, file=folder.live) as view:
-            return run_trials(sweep, todo, connection=connection, run_folder=str(folder.path.resolve()), watcher=view, predicted=predicted)
 
 
 VERBS = {

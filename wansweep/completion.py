@@ -1,4 +1,4 @@
-"""Tab completion: Hydra's own, for the verbs and words that are ours beside it. Knows Hydra, as `config` does.
+"""Tab completion: Hydra's own, for the verbs and words that are ours beside it. Knows Hydra, as `composition` does.
 
 ``eval "$(wansweep -sc install=bash)"`` asks this for every Tab; zsh takes the same by ``bashcompinit``, fish has ``install=fish``.
 """
@@ -16,7 +16,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from wansweep.case import Case
-from wansweep.config import ALIASES
+from wansweep.composition import ALIASES
 from wansweep.errors import ConfigError, did_you_mean
 from wansweep.levers import Weights
 from wansweep.shipped import conf_dir

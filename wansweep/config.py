@@ -1,29 +1,19 @@
-"""Hydra YAML and the command line to a Sweep. Where Hydra, OmegaConf and untyped data end.
-
-Hydra composes and nothing more: no multirun, no job logging, no folders of its own.
-"""
+"""What one command line asks for: the composed config, checked, to a Sweep. Where untyped data ends."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from yaml import YAMLError
 
 from wansweep.case import Case, Model, Preset
+from wansweep.composition import chooses_model, compose, key_of, parse, side_by_side, sweep_names
 from wansweep.errors import ConfigError, did_you_mean
 from wansweep.groups import union
 from wansweep.hardware import GPUS
@@ -32,15 +22,10 @@ from wansweep.plan.rules import problems as case_problems
 from wansweep.plan.stack import STACKS
 from wansweep.presets import Settings
 from wansweep.privacy import public_word
-from wansweep.shipped import conf_dir
 from wansweep.sweep import Cluster, Hardware, ModelSource, Procedure, Sweep
 
-GROUPS = ("sweep", "procedure", "cluster", "hardware")
-# Short for another key; what the contract's users type most.
-ALIASES = {"model": "base.model", "weights": "base.weights", "preset": "base.preset", "resume": "resume.folder"}
-
-# A path in the home, as commands have it; Hydra's grammar takes a ~ in quotes only.
-_IN_HOME = re.compile(r"(?<=[=,\[])(~/[^,\]}'\"]*)")
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -136,11 +121,6 @@ class Request:
     calibrate: Path | None = None
 
 
-def sweep_names(config_dir: Path | None = None) -> list[str]:
-    """The sweeps that ``+sweep=`` can name."""
-    return _options("sweep", config_dir)
-
-
 def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) -> Request:
     """What the overrides ask for, composed, resolved and checked.
 
@@ -151,16 +131,16 @@ def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) ->
     Raises:
         ConfigError: With every problem found.
     """
-    parsed = _parse(overrides, config_dir)
-    root = _checked(_compose([_as_hydra(override) for override in parsed], config_dir))
-    model = _chosen_model(root) if any(_is_model(override) for override in parsed) else None
+    parsed = parse(overrides, config_dir, keys=_Root.model_fields)
+    root = _checked(compose(parsed, config_dir))
+    model = _chosen_model(root) if any(chooses_model(override) for override in parsed) else None
     matrix = _matrix(root, parsed)
     if root.sweep.groups:
         cases, excluded = union(_groups(root, parsed, config_dir), model=model, chosen=root.sweep.only)
     elif model is not None and matrix.sets("model"):
         # Sizes and settings follow from the model, so it cannot be laid over cases: it chooses among them.
-        others = [override for override in parsed if not _is_model(override)]
-        own = _checked(_compose([_as_hydra(override) for override in others], config_dir))
+        others = [override for override in parsed if not chooses_model(override)]
+        own = _checked(compose(others, config_dir))
         cases, excluded = of_model(*expand(_matrix(own, others)), model)
     else:
         cases, excluded = expand(matrix)
@@ -196,101 +176,6 @@ def read_request(overrides: Sequence[str], *, config_dir: Path | None = None) ->
     )
 
 
-def _command(overrides: Sequence[str], config_dir: Path | None) -> str:
-    """The command line as it may be published: home folders as ``~``, which every path of ours may begin with, and no token."""
-    more = ["--config-dir", str(config_dir)] if config_dir else []
-    words = [override for override in overrides if not re.match(r"\+{0,2}resume[.=]", override)]
-    return shlex.join(["python", "-m", "wansweep", *map(public_word, [*words, *more])])
-
-
-def _parse(overrides: Sequence[str], config_dir: Path | None) -> list[Override]:
-    """The overrides, parsed and their first words checked, so that a typo is answered in our words and not in Hydra's."""
-    problems: list[str] = []
-    parsed: list[Override] = []
-    parser = OverridesParser.create()
-    for text in overrides:
-        try:
-            override = parser.parse_override(_IN_HOME.sub(r"'\1'", text))
-        except HydraException as error:
-            problems.append(f"{text}: not an override ({_one_line(error)}); write key=value, and quote values with spaces or brackets")
-            continue
-        problems += _word_problems(override, config_dir)
-        parsed.append(override)
-    if not problems and not any(o.key_or_group == "sweep" for o in parsed):
-        problems.append(f"no sweep named: add +sweep=NAME, {did_you_mean('', sweep_names(config_dir))}")
-    if problems:
-        raise ConfigError(problems)
-    return parsed
-
-
-def _word_problems(override: Override, config_dir: Path | None) -> Iterable[str]:
-    """What is wrong with an override's key, or with the group option it names."""
-    key = override.key_or_group
-    first = key.split(".")[0].split("@")[0]
-    known = [*_Root.model_fields, *ALIASES]
-    if override.is_sweep_override():
-        yield f"{override.input_line}: a sweep over values is an axis here; write sweep.axes.{key.removeprefix('base.')}=[...]"
-    elif first == "hydra" and key != "hydra.searchpath":
-        yield f"{override.input_line}: Hydra only composes here, so this would do nothing; hydra.searchpath is its one key that has a use"
-    elif first not in known and first != "hydra":
-        yield f"{override.input_line}: no such key; {did_you_mean(first, known)}"
-    elif key in GROUPS and override.type is not OverrideType.DEL:
-        value = override.value()
-        for name in value if isinstance(value, list) else [value]:
-            if str(name) not in (options := _options(key, config_dir)):
-                yield f"{key}={name}: no such {key}; {did_you_mean(str(name), options)}"
-
-
-def _options(group: str, config_dir: Path | None) -> list[str]:
-    folders = [conf_dir(), *([config_dir] if config_dir else [])]
-    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
-
-
-def _as_hydra(override: Override) -> str:
-    """The override as Hydra is to see it.
-
-    Keys inside our own nodes are forced in, whether or not a YAML has them already: `_checked` and `matrix` know what may stand there
-    and answer a typo better than Hydra's struct mode. ``sweep=NAME`` is taken as ``+sweep=NAME``.
-    """
-    line = str(override.input_line)
-    key = override.key_or_group
-    if override.type is OverrideType.DEL or key.startswith("hydra"):
-        return line
-    bare = line.lstrip("+")
-    if key in ALIASES:
-        return "++" + ALIASES[key] + bare.removeprefix(key)
-    if key in GROUPS:
-        return f"+{bare}" if key == "sweep" else bare
-    return f"++{bare}"
-
-
-def _compose(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
-    with _told_in_a_line():
-        return _plain(_composed(overrides, config_dir))
-
-
-def _composed(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
-    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
-    with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
-        return compose(config_name="config", overrides=[*search, *overrides])
-
-
-def _plain(composed: Any) -> dict[str, Any]:  # noqa: ANN401
-    plain = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
-
-
-@contextmanager
-def _told_in_a_line() -> Iterator[None]:
-    """Hydra's, OmegaConf's and YAML's errors as ours."""
-    try:
-        yield
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError) as error:
-        # Hydra says OSError of a file that is no mapping.
-        raise ConfigError([_one_line(error)]) from error
-
-
 def _checked(plain: dict[str, Any]) -> _Root:
     """The composed config in its types.
 
@@ -320,8 +205,15 @@ def _unknown(prefix: str, given: object, known: Iterable[str]) -> Iterable[str]:
     return [f"{prefix}{key}: no such key; {did_you_mean(str(key), names)}" for key in given if key not in names]
 
 
+def _command(overrides: Sequence[str], config_dir: Path | None) -> str:
+    """The command line as it may be published: home folders as ``~``, which every path of ours may begin with, and no token."""
+    more = ["--config-dir", str(config_dir)] if config_dir else []
+    words = [override for override in overrides if not re.match(r"\+{0,2}resume[.=]", override)]
+    return shlex.join(["python", "-m", "wansweep", *map(public_word, [*words, *more])])
+
+
 def _matrix(root: _Root, parsed: Sequence[Override]) -> Matrix:
-    keys = [ALIASES.get(o.key_or_group, o.key_or_group) for o in parsed]
+    keys = [key_of(override) for override in parsed]
     return Matrix(
         base=root.base,
         presets={(name, model): Settings(**dict(given)) for model, source in root.models.items() for name, given in source.presets.items()},
@@ -353,41 +245,15 @@ def _groups(root: _Root, parsed: Sequence[Override], config_dir: Path | None) ->
     ]
     if problems:
         raise ConfigError(problems)
-    others = [override for override in parsed if override.key_or_group.split(".")[0] != "sweep" and not _is_model(override)]
-    plains = _together([name for name in names if _stands_alone(name, config_dir)], others, config_dir)
+    others = [override for override in parsed if override.key_or_group.split(".")[0] != "sweep" and not chooses_model(override)]
+    plains = side_by_side(names, others, config_dir)
     matrices = {}
     for name in names:
-        group = _checked(plains.get(name) or _compose([f"+sweep={name}", *map(_as_hydra, others)], config_dir))
+        group = _checked(plains.get(name) or compose(others, config_dir, sweep=name))
         if group.sweep.groups:
             raise ConfigError([f"sweep.groups: {name} has groups itself ({', '.join(group.sweep.groups)}); name those"])
         matrices[name] = _matrix(group, others)
     return matrices
-
-
-def _stands_alone(name: str, config_dir: Path | None) -> bool:
-    """Whether a sweep's file means the same wherever Hydra puts it: it says where it belongs, and draws in no other file."""
-    files = [folder / "sweep" / f"{name}.yaml" for folder in (conf_dir(), *([config_dir] if config_dir else []))]
-    texts = [file.read_text() for file in files if file.exists()]
-    return name.isidentifier() and all(text.startswith("# @package _global_\n") and "defaults:" not in text for text in texts)
-
-
-def _together(names: Sequence[str], others: Sequence[Override], config_dir: Path | None) -> dict[str, dict[str, Any]]:
-    """Sweeps as each would be composed by itself, from one composition that has them side by side: composing is most of a plan's time."""
-    if not names or any(override.type is OverrideType.DEL for override in others):
-        return {}
-    with _told_in_a_line():
-        root = _composed([*(f"+sweep@sweeps.{name}={name}" for name in names), *map(_as_hydra, others)], config_dir)
-        OmegaConf.set_struct(root, value=False)
-        sweeps = root.pop("sweeps")
-        plains = {}
-        for name in names:
-            composed = OmegaConf.merge(root, sweeps[name])
-            for override in others:
-                if override.key_or_group not in GROUPS:
-                    key = ALIASES.get(override.key_or_group, override.key_or_group)
-                    OmegaConf.update(composed, key, override.value(), merge=True, force_add=True)
-            plains[name] = _plain(composed)
-        return plains
 
 
 def _chosen_model(root: _Root) -> Model:
@@ -402,10 +268,6 @@ def _chosen_model(root: _Root) -> Model:
     return Model(named)
 
 
-def _is_model(override: Override) -> bool:
-    return override.type is not OverrideType.DEL and ALIASES.get(override.key_or_group, override.key_or_group) == ALIASES["model"]
-
-
 def _case_lines(cases: Sequence[Case]) -> list[str]:
     """What no machine could run, one line a problem with the cases that have it."""
     labels: dict[str, list[str]] = {}
@@ -413,7 +275,3 @@ def _case_lines(cases: Sequence[Case]) -> list[str]:
         for problem in case_problems(case):
             labels.setdefault(problem, []).append(case.label)
     return [f"{problem} (case {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})" for problem, names in labels.items()]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

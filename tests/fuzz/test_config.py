@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from tests.fuzz import SCALARS, answered, many, nested, paths, put
 from wansweep import config
 from wansweep.case import Case
+from wansweep.composition import compose
 from wansweep.errors import ConfigError, WansweepError
 from wansweep.matrix import NAME_RULE, expand
 from wansweep.sweep import Sweep
 
 SWEEPS = ("quick", "seed", "offload", "precision", "official")
-COMPOSED = {name: config._compose([f"+sweep={name}"], None) for name in SWEEPS}
+COMPOSED = {name: compose([], sweep=name) for name in SWEEPS}
 PLACES = {name: [path for path in paths(tree) if path] for name, tree in COMPOSED.items()}
 FIELDS = list(COMPOSED["quick"]["base"])
 VALUES = nested()
@@ -217,7 +218,7 @@ NONSENSE = {
 def test_one_wrong_value_in_a_right_sweep_is_named_and_ends_with_2(
     verb: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wansweep.cli._run_trials", lambda *_: pytest.fail("nonsense was run"))
+    monkeypatch.setattr("wansweep.running._run_trials", lambda *_, **__: pytest.fail("nonsense was run"))
     code, out, err = answered(verb, "+sweep=quick", "weights=tiny", f"reports={tmp_path}", wrong)
     assert (code, out) == (2, "")
     assert NONSENSE[wrong] in err

@@ -1,0 +1,35 @@
+"""What of a sweep is run: not what has its record, nor what will not fit. Whole runs are in schedule/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wansweep import running
+from wansweep.config import read_request
+from wansweep.publish import Publisher
+from wansweep.store import create
+from wansweep.telemetry.environment import environment
+
+
+@pytest.mark.parametrize("anyway", [False, True])
+def test_a_run_does_not_try_what_will_not_fit_and_its_report_says_why(tmp_path: Path, *, anyway: bool) -> None:
+    label = "t2v_a14b-1280x720x81-s40-model"
+    asked = ["+sweep=offload", "hardware=rtx4090", "weights=random", f"sweep.only=[{label}]", f"reports={tmp_path}"]
+    sweep = read_request([*asked, f"procedure.try_anyway={str(anyway).lower()}"]).sweep
+    folder = create(tmp_path, sweep, environment())
+    publisher = Publisher(folder)
+    ids = {case.id for case in sweep.cases}
+    todo = running.unfinished(sweep, ids, publisher.records)
+    left, predicted = running.fitting(sweep, folder, publisher, todo)
+    assert left == (todo if anyway else [])
+    results = publisher.render()
+    assert results.summary["outcome"].to_list() == [None if anyway else "skipped"]
+    assert running.unfinished(sweep, ids, publisher.records) == (todo if anyway else [])
+    assert running.unfinished(read_request([*asked, "procedure.try_anyway=true"]).sweep, ids, publisher.records) == todo
+    assert results.summary["predicted_step_s"][0] > 10
+    assert results.summary["predicted_total_s"][0] == predicted[todo[0][0].id].total_s
+    report = folder.report.read_text()
+    assert "- **Predicted**: time 39" in report
+    assert ("will not fit by 11.9 GiB" in report) is not anyway
