@@ -18,7 +18,7 @@ from tests.gpu_runs import gpu_cases, gpu_folder, gpu_records, gpu_sweep
 from tests.makers import make_record
 from tests.runs import ROOT, wansweep
 from wansweep.config import read_request
-from wansweep.publish import Publisher, read_parquet, read_results, write_parquet
+from wansweep.publish import Publisher, evidence, read_parquet, read_results, write_parquet
 from wansweep.record import Outcome
 from wansweep.store import create
 from wansweep.telemetry.environment import environment
@@ -128,3 +128,16 @@ def test_a_table_is_read_whole_while_it_is_replaced(tmp_path: Path) -> None:
         writer.join()
     assert set(heights) <= {3, 40, 500}
     assert len(set(heights)) > 1, "nothing was replaced meanwhile"
+
+
+def test_a_trace_that_polars_panics_at_is_one_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = gpu_cases()[0]
+    folder = create(tmp_path, gpu_sweep([case]), environment())
+    record = gpu_records([case], repeats=1)[0]
+    write_parquet(folder.traces / f"{record.case_id}-{record.trial}.parquet", pl.DataFrame({"t_s": [0.0]}))
+
+    def panic(_: object) -> None:
+        raise pl.exceptions.PanicException("assertion failed")
+
+    monkeypatch.setattr(pl, "read_parquet", panic)
+    assert evidence(folder).curves(record) is None
