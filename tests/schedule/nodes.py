@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import ray
 from ray.cluster_utils import Cluster
@@ -18,10 +19,13 @@ MEMORY = 80 * 1024**2
 
 
 def main() -> None:
-    # The head has no GPU: it is the driver's.
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "object_store_memory": MEMORY, "temp_dir": sys.argv[1]}
-    )
+    folder = Path(sys.argv[1])
+    # The Cluster writes its address down in a folder that it does not make, and that on a new machine nobody has made.
+    os.environ["RAY_TMPDIR"] = str(folder)
+    (folder / "ray").mkdir()
+    # The head has no GPU: it is the driver's. Its dashboard would want a port of its own.
+    head = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": MEMORY, "temp_dir": str(folder), "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(int(sys.argv[2])):
         cluster.add_node(num_cpus=4, num_gpus=2, object_store_memory=MEMORY)
     ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)

@@ -1,6 +1,7 @@
 """What ranks run where the fate of records is the subject: a whole trial's stages at once, always the same, and a line in a ledger.
 
-The prompt is ``LEDGER SECONDS``: so long it takes after its first line. What it makes is small enough for thirty of them in a minute.
+The prompt is ``LEDGER SECONDS``: so long it takes after its first line; or ``LEDGER FILE``: until that file is there. What it makes is
+small enough for thirty of them in a minute.
 """
 
 from __future__ import annotations
@@ -23,10 +24,18 @@ def introduce(rank: int, cores: float) -> RankFacts:
 
 
 def run_rank(task: Task, seat: Seat) -> Ending:
-    ledger, seconds = task.case.prompt.split()
+    ledger, until = task.case.prompt.split()
     with Path(ledger).open("a") as file:
         file.write(f"{task.case.id}\n")
     lines = b"".join(_STAGE.dump_json(stage) + b"\n" for stage in make_stages(task.case, rank=seat.rank))
     task.journal(seat.rank).write_bytes(lines)
-    time.sleep(float(seconds))
+    _wait(until)
     return Ending(rank=seat.rank, outcome=Outcome.OK, reason="", resolved=make_resolved(task.case), timing=Timing.PERF_COUNTER)
+
+
+def _wait(until: str) -> None:
+    if not until.startswith("/"):
+        time.sleep(float(until))
+        return
+    while not Path(until).exists():
+        time.sleep(0.05)

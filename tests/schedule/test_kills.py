@@ -72,7 +72,8 @@ class Stub:
         return self.ledger.read_text().split() if self.ledger.exists() else []
 
 
-def stub(reports: Path, address: str, *, cases: int, seconds: float = 0.1, more: tuple[str, ...] = ()) -> Stub:
+def stub(reports: Path, address: str, *, cases: int, seconds: float | Path = 0.1, more: tuple[str, ...] = ()) -> Stub:
+    """Trials that take so long, or until that file is there."""
     ledger = reports / "ledger"
     arguments = (
         *("+sweep=thirty", "--config-dir", str(CONF), f"sweep.axes.seed=[{','.join(map(str, range(cases)))}]", f"reports={reports}"),
@@ -291,7 +292,8 @@ def test_a_driver_whose_raylet_is_killed_loses_nothing_recorded_and_can_be_resum
 
 def test_two_sweeps_at_once_on_one_cluster_and_two_resumes_of_one_folder_keep_apart(ray_address: str, tmp_path: Path) -> None:
     """Two that start at once take two folders of their own; a third that wants one of them is sent away, whoever reads is not."""
-    sweep = stub(tmp_path, ray_address, cases=3, seconds=3, more=("cluster.exclusive=false",))
+    gate = tmp_path / "gate"
+    sweep = stub(tmp_path, ray_address, cases=3, seconds=gate, more=("cluster.exclusive=false",))
     with sweep.started() as one, sweep.started() as other:
         wait_for_begun(sweep, 2)
         folders = sorted(tmp_path.glob("thirty/*"))
@@ -307,6 +309,7 @@ def test_two_sweeps_at_once_on_one_cluster_and_two_resumes_of_one_folder_keep_ap
             [sys.executable, "-m", "wansweep", "report", str(folders[0])], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert (read.returncode, "not run yet" in read.stdout) == (0, True), read.stderr
+        gate.touch()
         for driver in (one, other):
             _, err = driver.communicate(timeout=END_S)
             assert driver.returncode == 0, err

@@ -37,18 +37,20 @@ class Nodes:
 def nodes() -> Iterator[Nodes]:
     with (
         tempfile.TemporaryDirectory(prefix="wsn-", ignore_cleanup_errors=True) as folder,
+        (Path(folder) / "stderr").open("w") as said,
         subprocess.Popen(
             [sys.executable, "-m", "tests.schedule.nodes", folder, "3"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=said,
             text=True,
         ) as cluster,
     ):
         assert cluster.stdout is not None
         assert cluster.stdin is not None
-        address = next(line.strip() for line in cluster.stdout if line.count(":") == 1 and " " not in line.strip())
+        address = next((line.strip() for line in cluster.stdout if line.count(":") == 1 and " " not in line.strip()), None)
+        assert address, Path(said.name).read_text()[-2000:]
         yield Nodes(cluster, address)
         family = processes_of(cluster.pid)
         cluster.stdin.close()
