@@ -28,8 +28,11 @@ from wansweep.levers import Attention, Dtype, Quant
 MEMORY_SHARE = 0.88
 # Weights that stream from pinned memory beside computing: the experts' switch of 26.6 GiB takes 0.80 s on an H100 (sglang's CI baselines).
 PINNED_SHARE = 0.57
-# Pageable copies pass through a bounce buffer of the driver's; assumed a fifth of the link.
-PAGEABLE_SHARE = 0.20
+# Pageable copies go through the CPU and a bounce buffer of the driver's, whatever the link, and on their way back into memory that is touched
+# for the first time: 63 GB took 7.5 s to an H20 and 27.2 s back (vllm-omni PR 5922). 6 and 2.6 GB/s were seen on a B200's node (FastVideo PR
+# 1836), 12.4 and 0.9 in the seed report (57 GB in 4.6 s; out and in again in 69.8 s).
+FROM_PAGEABLE_BYTES_PER_S = 8.4e9
+TO_PAGEABLE_BYTES_PER_S = 2.3e9
 # NCCL on NVLink reaches about 0.7 of the printed rate in an all-to-all (nccl-tests on eight H100: 310 to 340 GB/s). Assumed for all.
 NVLINK_SHARE = 0.70
 # GeForce and L cards have no peer access: NCCL stages through the host, two crossings that share its memory. Assumed.
@@ -114,7 +117,9 @@ _HOPPER = Family(
     cudnn=Reach(share=0.90, ceiling=595e12),  # FA3
     flash_3=Reach(share=0.93, ceiling=648e12),  # FA3
     sage=Reach(share=1.2, ceiling=850e12),  # assumed
-    # The A14B's VAE decodes 480p in 2.0 to 2.3 s on an H100 (LightX2V's stage table): 0.43 of the tf32 peak beside what is memory-bound.
+    # The A14B's VAE decodes 480p in 2.0 to 2.3 s on an H100, in bf16 (LightX2V's stage table): 172 to 212e12 beside what is memory-bound; a
+    # decode in fp32 says 286e12 (sglang PR 26214). Weights in the channels-last layout reach 800e12 in bf16 (sglang PR 34125), but diffusers'
+    # are not in it.
     convolution=Reach(share=0.60, ceiling=213e12),
 )
 _BLACKWELL = Family(
@@ -169,7 +174,8 @@ class Rates:
         memory: Bytes of memory-bound kernels.
         vae_memory: Likewise in the VAE.
         pinned: Bytes from pinned host memory, beside computing.
-        pageable: Bytes from pageable memory.
+        from_pageable: Bytes from pageable memory.
+        to_pageable: Bytes back into it.
         peer: Bytes to other ranks.
     """
 
@@ -180,7 +186,8 @@ class Rates:
     memory: float
     vae_memory: float
     pinned: float
-    pageable: float
+    from_pageable: float
+    to_pageable: float
     peer: float
 
 
@@ -212,7 +219,8 @@ def rates(gpu: Gpu, *, dtype: Dtype, vae_dtype: Dtype, quant: Quant, attention: 
         memory=memory * calibration.matmul,
         vae_memory=memory * calibration.vae,
         pinned=PINNED_SHARE * gpu.pcie_bytes_per_s * calibration.transfer,
-        pageable=PAGEABLE_SHARE * gpu.pcie_bytes_per_s * calibration.transfer,
+        from_pageable=FROM_PAGEABLE_BYTES_PER_S * calibration.transfer,
+        to_pageable=TO_PAGEABLE_BYTES_PER_S * calibration.transfer,
         peer=peer,
     )
 
