@@ -83,13 +83,15 @@ def plan(arguments: Sequence[str]) -> int:
     hardware, unpredicted = forecast.here(request.sweep.hardware)
     calibration, learnt = forecast.calibrated(request.calibrate, hardware)
     rows = planned(request.sweep.cases, hardware, stack=STACKS[request.stack], calibration=calibration)
+    told = [*learnt, *([unpredicted] if unpredicted else [])]
     if request.format == "json":
+        print(*told, sep="\n", end="\n" if told else "", file=sys.stderr)
         print(json.dumps([row.as_row() for row in rows], ensure_ascii=False))
         return OK
     sweep = replace(request.sweep, hardware=hardware)
     exclusive, more = sweep.cluster.exclusive, twins.repeats(sweep)
     whole = outlook(rows, hardware, repeats=sweep.procedure.repeats, more=more, exclusive=exclusive)
-    print(plan_table.render(sweep, rows, whole, [*learnt, *([unpredicted] if unpredicted else [])]), end="")
+    print(plan_table.render(sweep, rows, whole, told), end="")
     return OK
 
 
