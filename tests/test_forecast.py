@@ -12,8 +12,8 @@ from tests.tables.test_calibration import measured
 from wansweep import cli
 from wansweep.config import read_request
 from wansweep.errors import ConfigError
-from wansweep.forecast import calibrated, card_of, here, unfit
-from wansweep.levers import Offload
+from wansweep.forecast import calibrated, card_of, here, lengths, unfit
+from wansweep.levers import Cache, Offload
 from wansweep.plan.planner import plan
 from wansweep.plan.rates import Calibration
 from wansweep.record import Outcome
@@ -48,6 +48,19 @@ def test_what_will_not_fit_is_recorded_as_skipped_with_the_prediction_as_witness
     assert "procedure.try_anyway=true" in records[0].reason
 
 
+def test_one_case_without_a_predicted_length_does_not_take_the_others_theirs() -> None:
+    drawn = [large(), large(cache=Cache.FIRST_BLOCK, cache_threshold=0.1), large(weights="tiny")]
+    rows = plan(drawn, Hardware(name="h200", gpus=1))
+    known, by_content, miniature = (lengths(rows)[row.case.id] for row in rows)
+    assert (known.total_s, known.peak_bytes) == (rows[0].predicted_total_s, rows[0].predicted_peak_bytes)
+    # As long as without the cache, by the same FLOP; the miniature by its own, and nothing is known of its memory.
+    assert by_content.total_s == pytest.approx(known.total_s)
+    assert by_content.peak_bytes == rows[1].predicted_peak_bytes
+    assert miniature.total_s < 0.01 * known.total_s
+    assert miniature.peak_bytes == 0
+    assert lengths(plan(drawn, AUTO)) == {}
+
+
 def test_calibrating_needs_a_card_and_a_run_folder() -> None:
     assert calibrated(None, AUTO) == (Calibration(), [])
     with pytest.raises(ConfigError, match="hardware=auto is no card to calibrate"):
@@ -62,7 +75,9 @@ def test_a_run_folder_on_the_same_card_corrects_a_later_plan_and_shows_the_gain(
     assert cli.main(["plan", *asked, "format=json"]) == 0
     before = json.loads(capsys.readouterr().out)[0]["predicted_step_s"]
     assert cli.main(["plan", *asked, f"calibrate={folder.path}", "format=json"]) == 0
-    after = json.loads(capsys.readouterr().out)[0]["predicted_step_s"]
+    answer = capsys.readouterr()
+    after = json.loads(answer.out)[0]["predicted_step_s"]
+    assert "Calibrated on 4 trials" in answer.err
     assert after != pytest.approx(before, rel=0.02)
     assert cli.main(["plan", *asked, f"calibrate={folder.path}"]) == 0
     told = capsys.readouterr().out

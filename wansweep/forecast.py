@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 from wansweep.case import Case
 from wansweep.errors import ConfigError
 from wansweep.hardware import GPUS, find
-from wansweep.plan.packing import Predicted
+from wansweep.plan.geometry import as_run
+from wansweep.plan.packing import Predicted, guessed_s
 from wansweep.plan.planner import PREDICTED, PlannedCase, Verdict, plan
 from wansweep.plan.rates import Calibration
 from wansweep.plan.stack import STACKS
@@ -82,13 +84,21 @@ def foretell(sweep: Sweep, folder: RunFolder) -> list[PlannedCase]:
 
 
 def lengths(rows: Sequence[PlannedCase]) -> dict[str, Predicted]:
-    """What the packer needs, by case id; nothing unless every case has it, because a guess has another scale."""
-    known = {
-        row.case.id: Predicted(total_s=row.predicted_total_s, peak_bytes=row.predicted_peak_bytes)
-        for row in rows
-        if row.predicted_total_s is not None and row.predicted_peak_bytes is not None
-    }
-    return known if len(known) == len(rows) else {}
+    """What the packer needs, by case id; nothing where no case has a predicted length.
+
+    A case that has none, as a miniature or one whose cache decides by the content, has a guess by its FLOP, brought to the scale of the others.
+    """
+    scales = [row.predicted_total_s / guessed_s(row.case) for row in rows if row.predicted_total_s is not None]
+    if not scales:
+        return {}
+    scale = statistics.median(scales)
+
+    def needed(row: PlannedCase) -> Predicted:
+        total_s = row.predicted_total_s
+        guess_s = scale * guessed_s(as_run(row.case)) if total_s is None else total_s
+        return Predicted(total_s=guess_s, peak_bytes=row.predicted_peak_bytes or 0)
+
+    return {row.case.id: needed(row) for row in rows}
 
 
 def unfit(rows: Sequence[PlannedCase], todo: Sequence[tuple[Case, int]]) -> list[Record]:

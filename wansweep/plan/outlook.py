@@ -58,7 +58,14 @@ def outlook(
     if not known:
         return None
     jobs = [
-        Job(key=f"{row.case.id}-{trial}", ranks=row.case.gpus, slots=float(row.case.gpus), seconds=seconds, group=weights_group(row.case))
+        Job(
+            key=f"{row.case.id}-{trial}",
+            ranks=row.case.gpus,
+            slots=float(row.case.gpus),
+            seconds=seconds,
+            group=weights_group(row.case),
+            peak_bytes=row.predicted_peak_bytes or 0,
+        )
         for row, seconds in known
         for trial in range(of_case.get(row.case.id, repeats))
     ]
