@@ -80,6 +80,21 @@ def test_model_offload_copies_back_what_leaves_and_expert_offload_drops_it() -> 
     assert copied.vae_decode_s - kept.vae_decode_s == pytest.approx(28.6 / 2.3 + 0.5 / 8.4, rel=0.01)
 
 
+def test_a_vae_whose_layers_are_brought_as_they_are_called_comes_once_a_latent_frame() -> None:
+    kept, hidden, added, both = (
+        of(small(**levers)).vae_decode_s
+        for levers in (
+            {},
+            {"offload": Offload.GROUP_LEAF},
+            {"offload": Offload.SEQUENTIAL},
+            {"offload": Offload.GROUP_LEAF, "group_stream": False},
+        )
+    )
+    assert hidden == kept
+    assert added - kept == pytest.approx(21 * 0.508 / 8.4, rel=0.01)
+    assert both - added == pytest.approx(21 * 0.508 / 2.3, rel=0.01)
+
+
 def test_a_stream_hides_copies_that_are_shorter_than_the_computing() -> None:
     hidden, added = (of(large(offload=Offload.GROUP_BLOCK, group_stream=stream)).step_s for stream in (True, False))
     assert hidden == of(large()).step_s

@@ -313,6 +313,10 @@ def _vae(case: Case, networks: Architecture, traces: Traces, rate: Rates, *, enc
     seconds = max(flop / rate.convolution + traced.moved_bytes / rate.vae_memory, traced.kernels * reach.LAUNCH_S)
     if case.vae_tiling and max(shape.height, shape.width) > TILE_PIXELS // networks.vae.spatial_stride:
         seconds *= _TILED_WORK
+    if case.offload in (Offload.GROUP_BLOCK, Offload.GROUP_LEAF, Offload.SEQUENTIAL) and not case.vae_offload:
+        # Its layers are called once a latent frame, and come each time; encoder and decoder are counted for either.
+        copy_s, overlaps = _copies(case, frames * traced.weight_bytes, rate)
+        return max(seconds, copy_s) if overlaps else seconds + copy_s
     return seconds + _vae_moves(case, networks, traced.weight_bytes, rate, decode=not encode)
 
 
@@ -321,13 +325,11 @@ def _vae_moves(case: Case, networks: Architecture, weights: int, rate: Rates, *,
     match case.offload:
         case _ if case.vae_offload:
             return _there_and_back(weights, rate)
-        case Offload.NONE | Offload.EXPERT | Offload.EXPERT_PINNED:
-            return 0.0
         case Offload.MODEL:
             expert = transformer_bytes(networks.transformer, case.dtype, case.quant) if decode else 0
             return weights / rate.from_pageable + expert / rate.to_pageable
         case _:
-            return weights / rate.from_pageable
+            return 0.0
 
 
 def _load(case: Case, networks: Architecture, traces: Traces, rate: Rates, gpu: Gpu) -> float:
