@@ -96,6 +96,15 @@ def test_an_unknown_gpu_gives_a_warning_and_no_prediction(monkeypatch: pytest.Mo
     assert "hardware=rtx4090" in warning
 
 
+def test_a_plan_for_no_card_says_so_beside_its_json_and_not_of_miniatures(capsys: pytest.CaptureFixture[str]) -> None:
+    for weights, told in (("random", "No predictions for hardware=cpu: name a card"), ("tiny", "")):
+        assert cli.main(["plan", "+sweep=seed", "hardware=cpu", f"weights={weights}", "format=json"]) == 0
+        answer = capsys.readouterr()
+        assert len(json.loads(answer.out)) == 7
+        assert answer.err.startswith(told)
+        assert bool(answer.err) is bool(told)
+
+
 def test_a_folder_without_a_plan_has_no_predictions(tmp_path: Path) -> None:
     folder = RunFolder(path=tmp_path)
     assert folder.predictions() == {}

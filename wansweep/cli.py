@@ -83,7 +83,9 @@ def plan(arguments: Sequence[str]) -> int:
     hardware, unpredicted = forecast.here(request.sweep.hardware)
     calibration, learnt = forecast.calibrated(request.calibrate, hardware)
     rows = planned(request.sweep.cases, hardware, stack=STACKS[request.stack], calibration=calibration)
-    told = [*learnt, *([unpredicted] if unpredicted else [])]
+    # Of miniatures nothing is predicted on any card.
+    real = any(row.predicted_flop is not None for row in rows)
+    told = [*learnt, *([unpredicted] if unpredicted and real else [])]
     if request.format == "json":
         print(*told, sep="\n", end="\n" if told else "", file=sys.stderr)
         print(json.dumps([row.as_row() for row in rows], ensure_ascii=False))
