@@ -60,6 +60,7 @@ def test_an_exclusive_node_counts_as_the_scheduler_uses_it() -> None:
     assert (shared.wall_s, alone.wall_s) == (100, 800)
     assert alone.utilisation == pytest.approx(1 / 8)
     assert alone.first.startswith("one trial a node")
+    assert (shared.node_host_bytes, alone.node_host_bytes) == (8 * HOST, HOST)
 
 
 def test_what_gives_way_first_is_told() -> None:

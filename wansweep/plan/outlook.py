@@ -73,7 +73,9 @@ def outlook(
     work_s = sum(job.slots * job.seconds for job in jobs)
     schedule = simulate(jobs, nodes, exclusive=exclusive)
     wall_s, bound_s = schedule.makespan_s, schedule.bound_s
-    host = max((row.predicted_host_bytes or 0) * (min(GPUS_A_NODE, hardware.gpus) // row.case.gpus or 1) for row, _ in known)
+    # As many of its kind as a node holds beside each other; one, where a trial has the node for itself.
+    beside = 1 if exclusive else min(GPUS_A_NODE, hardware.gpus)
+    host = max((row.predicted_host_bytes or 0) * (beside // row.case.gpus or 1) for row, _ in known)
     return Outlook(
         trials=len(jobs),
         unknown=sum(of_case.get(row.case.id, repeats) for row in running) - len(jobs),
