@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +14,9 @@ from tests.tables.test_calibration import measured
 from wansweep import cli
 from wansweep.config import read_request
 from wansweep.errors import ConfigError
-from wansweep.forecast import calibrated, card_of, here, lengths, unfit
+from wansweep.forecast import calibrated, card_of, here, lengths, unfit, warnings
 from wansweep.levers import Cache, Offload
-from wansweep.plan.planner import plan
+from wansweep.plan.planner import overdue, plan
 from wansweep.plan.rates import Calibration
 from wansweep.record import Outcome
 from wansweep.store import RunFolder, create
@@ -51,14 +53,23 @@ def test_what_will_not_fit_is_recorded_as_skipped_with_the_prediction_as_witness
 def test_one_case_without_a_predicted_length_does_not_take_the_others_theirs() -> None:
     drawn = [large(), large(cache=Cache.FIRST_BLOCK, cache_threshold=0.1), large(weights="tiny")]
     rows = plan(drawn, Hardware(name="h200", gpus=1))
-    known, by_content, miniature = (lengths(rows)[row.case.id] for row in rows)
+    procedure = read_request(["+sweep=quick"]).sweep.procedure
+    known, by_content, miniature = (lengths(rows, procedure)[row.case.id] for row in rows)
     assert (known.total_s, known.peak_bytes) == (rows[0].predicted_total_s, rows[0].predicted_peak_bytes)
     # As long as without the cache, by the same FLOP; the miniature by its own, and nothing is known of its memory.
     assert by_content.total_s == pytest.approx(known.total_s)
     assert by_content.peak_bytes == rows[1].predicted_peak_bytes
     assert miniature.total_s < 0.01 * known.total_s
     assert miniature.peak_bytes == 0
-    assert lengths(plan(drawn, AUTO)) == {}
+    assert lengths(plan(drawn, AUTO), procedure) == {}
+
+
+def test_a_run_is_told_of_cases_that_it_will_end_before_they_are_done() -> None:
+    procedure = replace(read_request(["+sweep=quick"]).sweep.procedure, timeout_s=600)
+    rows = overdue(plan([large(), five()], Hardware(name="h200", gpus=1)), procedure)
+    (line,) = warnings(rows)
+    assert re.fullmatch(rf"wansweep: {large().label}: over procedure.timeout_s=600: \d+ s, will time out; 1 of 2 cases are so long", line)
+    assert warnings(rows[1:]) == []
 
 
 def test_calibrating_needs_a_card_and_a_run_folder() -> None:
