@@ -23,6 +23,8 @@ from wansweep.plan.traces import Traces
 from wansweep.plan.weights import BYTES, kept_bytes, text_encoder_bytes, transformer_bytes, transformer_count
 from wansweep.record import Expert
 
+# A predicted time is believed to this share (docs/planner.md).
+ERROR = 0.25
 # Tiles overlap: 256 pixels of every 192, in both directions.
 _TILED_WORK = (256 / 192) ** 2
 # TaylorSeer computes the first steps whole and then one in five; PAB skips between these timesteps (diffusers 0.42's defaults).
