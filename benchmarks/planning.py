@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from benchmarks.jobs import jobs
 from benchmarks.published import PUBLISHED, Published
 from wansweep.hardware import GPUS
-from wansweep.plan.architecture import ARCHITECTURES
 from wansweep.plan.memory import memory
 from wansweep.plan.packing import simulate
 from wansweep.plan.roofline import times
@@ -17,6 +16,8 @@ from wansweep.plan.traces import Traces, cache_file
 from wansweep.units import GIB
 
 MANY, NODES = 10_000, 128
+# A row, what is predicted and what is published.
+Compared = tuple[Published, float, float]
 
 
 def run() -> None:
@@ -25,9 +26,9 @@ def run() -> None:
     seconds = [(row, _seconds(row, traces), row.seconds) for row in PUBLISHED if row.seconds is not None]
     print("| seconds of | GPU | code | predicted | published | error |\n|---|---|---|---:|---:|---:|")
     _table(seconds, digits=2)
-    peaks = [(row, memory(row.case, ARCHITECTURES[row.case.model], traces, row.stack).peak_bytes / GIB, row.peak_gib) for row in PUBLISHED]
+    peaks = [(row, _peak_gib(row, traces), row.peak_gib) for row in PUBLISHED if row.peak_gib is not None]
     print("\n| peak GiB of | GPU | code | predicted | published | error |\n|---|---|---|---:|---:|---:|")
-    _table([(row, predicted, published) for row, predicted, published in peaks if published is not None], digits=1, all_count=True)
+    _table(peaks, digits=1)
     traces.save()
     _scale()
 
@@ -47,10 +48,13 @@ def _scale() -> None:
 
 
 def _seconds(row: Published, traces: Traces) -> float:
-    found = times(row.case, ARCHITECTURES[row.case.model], GPUS[row.gpu], traces, stack=row.stack)
+    found = times(row.case, row.networks, GPUS[row.gpu], traces, stack=row.stack)
     match row.what:
         case "forward":
             return found.forward.total_s
+        case "step":
+            assert found.step_s is not None, row
+            return found.step_s
         case "text_encode":
             return found.text_encode_s
         case "vae_decode":
@@ -62,17 +66,39 @@ def _seconds(row: Published, traces: Traces) -> float:
             return found.generation_s
 
 
-def _table(rows: Sequence[tuple[Published, float, float]], *, digits: int, all_count: bool = False) -> None:
-    judged = [row for row in rows if not row[0].apart]
-    for row, predicted, published in [*judged, *(row for row in rows if row[0].apart)]:
-        remark = " (a constant is from it)" if row.known and not all_count else f" (apart: {row.apart})" if row.apart else ""
-        levers = [word for word in (row.case.offload, row.case.compile) if word != "none"]
-        what = row.what if row.what != "generation" else ""
-        name = ", ".join(word for word in (row.case.label, what, *levers) if word)
-        error = 100 * (predicted / published - 1)
-        print(f"| {name} | {row.gpu} | {row.stack.name} | {predicted:.{digits}f} | {published:.{digits}f} | {error:+.1f} %{remark} |")
-    errors = [100 * (predicted / published - 1) for row, predicted, published in judged if all_count or not row.known]
-    worst = max(errors, key=abs)
-    median, mean = statistics.median(map(abs, errors)), statistics.mean(errors)
-    apart = f"; {len(rows) - len(judged)} rows judged apart" if len(judged) < len(rows) else ""
-    print(f"\nmedian |error| {median:.1f} %, mean {mean:+.1f} %, worst {worst:+.1f} %, n={len(errors)}{apart}")
+def _peak_gib(row: Published, traces: Traces) -> float:
+    found = memory(row.case, row.networks, traces, row.stack)
+    return (found.peak_bytes + (found.beside_bytes if row.device else 0)) / GIB
+
+
+def _table(rows: Sequence[Compared], *, digits: int) -> None:
+    """The rows, those apart after those judged, further ones after both; and what their errors come to."""
+    for row, predicted, published in sorted(rows, key=lambda each: (each[0].further, bool(each[0].apart))):
+        remark = f" ({notes})" if (notes := _notes(row, memory=digits == 1)) else ""
+        error = f"{100 * (predicted / published - 1):+.1f} %{remark}"
+        print(f"| {_name(row)} | {row.gpu} | {row.stack.name} | {predicted:.{digits}f} | {published:.{digits}f} | {error} |")
+    print()
+    counted = [each for each in rows if digits == 1 or not each[0].known]
+    known, further = ([each for each in counted if each[0].further is late] for late in (False, True))
+    _errors("judged", [each for each in known if not each[0].apart])
+    _errors("with those apart", known)
+    _errors("further, judged", [each for each in further if not each[0].apart])
+    _errors("further, with those apart", further)
+
+
+def _name(row: Published) -> str:
+    levers = [word for word in (row.case.offload, row.case.compile) if word != "none"]
+    return ", ".join(word for word in (row.case.label, row.what if row.what != "generation" else "", *levers) if word)
+
+
+def _notes(row: Published, *, memory: bool) -> str:
+    device = "by device" if memory and row.device else ""
+    known = "a constant is from it" if row.known and not memory else ""
+    return "; ".join(note for note in (device, known, f"apart: {row.apart}" if row.apart else "") if note)
+
+
+def _errors(which: str, rows: Sequence[Compared]) -> None:
+    if rows:
+        errors = [100 * (predicted / published - 1) for _, predicted, published in rows]
+        worst, median, mean = max(errors, key=abs), statistics.median(map(abs, errors)), statistics.mean(errors)
+        print(f"{which}: median |error| {median:.1f} %, mean {mean:+.1f} %, worst {worst:+.1f} %, n={len(errors)}")

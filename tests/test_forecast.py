@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +14,9 @@ from tests.tables.test_calibration import measured
 from wansweep import cli
 from wansweep.config import read_request
 from wansweep.errors import ConfigError
-from wansweep.forecast import calibrated, card_of, here, unfit
-from wansweep.levers import Offload
-from wansweep.plan.planner import plan
+from wansweep.forecast import calibrated, card_of, here, lengths, unfit, warnings
+from wansweep.levers import Cache, Offload
+from wansweep.plan.planner import overdue, plan
 from wansweep.plan.rates import Calibration
 from wansweep.record import Outcome
 from wansweep.store import RunFolder, create
@@ -48,6 +50,28 @@ def test_what_will_not_fit_is_recorded_as_skipped_with_the_prediction_as_witness
     assert "procedure.try_anyway=true" in records[0].reason
 
 
+def test_one_case_without_a_predicted_length_does_not_take_the_others_theirs() -> None:
+    drawn = [large(), large(cache=Cache.FIRST_BLOCK, cache_threshold=0.1), large(weights="tiny")]
+    rows = plan(drawn, Hardware(name="h200", gpus=1))
+    procedure = read_request(["+sweep=quick"]).sweep.procedure
+    known, by_content, miniature = (lengths(rows, procedure)[row.case.id] for row in rows)
+    assert (known.total_s, known.peak_bytes) == (rows[0].predicted_total_s, rows[0].predicted_peak_bytes)
+    # As long as without the cache, by the same FLOP; the miniature by its own, and nothing is known of its memory.
+    assert by_content.total_s == pytest.approx(known.total_s)
+    assert by_content.peak_bytes == rows[1].predicted_peak_bytes
+    assert miniature.total_s < 0.01 * known.total_s
+    assert miniature.peak_bytes == 0
+    assert lengths(plan(drawn, AUTO), procedure) == {}
+
+
+def test_a_run_is_told_of_cases_that_it_will_end_before_they_are_done() -> None:
+    procedure = replace(read_request(["+sweep=quick"]).sweep.procedure, timeout_s=600)
+    rows = overdue(plan([large(), five()], Hardware(name="h200", gpus=1)), procedure)
+    (line,) = warnings(rows)
+    assert re.fullmatch(rf"wansweep: {large().label}: over procedure.timeout_s=600: \d+ s, will time out; 1 of 2 cases are so long", line)
+    assert warnings(rows[1:]) == []
+
+
 def test_calibrating_needs_a_card_and_a_run_folder() -> None:
     assert calibrated(None, AUTO) == (Calibration(), [])
     with pytest.raises(ConfigError, match="hardware=auto is no card to calibrate"):
@@ -62,7 +86,9 @@ def test_a_run_folder_on_the_same_card_corrects_a_later_plan_and_shows_the_gain(
     assert cli.main(["plan", *asked, "format=json"]) == 0
     before = json.loads(capsys.readouterr().out)[0]["predicted_step_s"]
     assert cli.main(["plan", *asked, f"calibrate={folder.path}", "format=json"]) == 0
-    after = json.loads(capsys.readouterr().out)[0]["predicted_step_s"]
+    answer = capsys.readouterr()
+    after = json.loads(answer.out)[0]["predicted_step_s"]
+    assert "Calibrated on 4 trials" in answer.err
     assert after != pytest.approx(before, rel=0.02)
     assert cli.main(["plan", *asked, f"calibrate={folder.path}"]) == 0
     told = capsys.readouterr().out
@@ -79,6 +105,15 @@ def test_an_unknown_gpu_gives_a_warning_and_no_prediction(monkeypatch: pytest.Mo
     assert hardware == AUTO
     assert "NVIDIA GeForce RTX 4090 D is not one known GPU" in warning
     assert "hardware=rtx4090" in warning
+
+
+def test_a_plan_for_no_card_says_so_beside_its_json_and_not_of_miniatures(capsys: pytest.CaptureFixture[str]) -> None:
+    for weights, told in (("random", "No predictions for hardware=cpu: name a card"), ("tiny", "")):
+        assert cli.main(["plan", "+sweep=seed", "hardware=cpu", f"weights={weights}", "format=json"]) == 0
+        answer = capsys.readouterr()
+        assert len(json.loads(answer.out)) == 7
+        assert answer.err.startswith(told)
+        assert bool(answer.err) is bool(told)
 
 
 def test_a_folder_without_a_plan_has_no_predictions(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ def test_a_run_does_not_try_what_will_not_fit_and_its_report_says_why(tmp_path: 
     publisher = Publisher(folder)
     ids = {case.id for case in sweep.cases}
     todo = running.unfinished(sweep, ids, publisher.records)
-    left, predicted = running.fitting(sweep, folder, publisher, todo)
+    told: list[str] = []
+    left, predicted = running.fitting(sweep, folder, publisher, todo, told.append)
     assert left == (todo if anyway else [])
     results = publisher.render()
     assert results.summary["outcome"].to_list() == [None if anyway else "skipped"]

@@ -75,6 +75,7 @@ def plan(arguments: Sequence[str]) -> int:
     """Print every case with its verdict and what it reserves; run nothing."""
     from wansweep import forecast, twins
     from wansweep.plan.outlook import outlook
+    from wansweep.plan.planner import overdue
     from wansweep.plan.planner import plan as planned
     from wansweep.plan.stack import STACKS
     from wansweep.report import plan_table
@@ -82,14 +83,19 @@ def plan(arguments: Sequence[str]) -> int:
     request = _request(arguments)
     hardware, unpredicted = forecast.here(request.sweep.hardware)
     calibration, learnt = forecast.calibrated(request.calibrate, hardware)
-    rows = planned(request.sweep.cases, hardware, stack=STACKS[request.stack], calibration=calibration)
+    procedure = request.sweep.procedure
+    rows = overdue(planned(request.sweep.cases, hardware, stack=STACKS[request.stack], calibration=calibration), procedure)
+    # Of miniatures nothing is predicted on any card.
+    real = any(row.predicted_flop is not None for row in rows)
+    told = [*learnt, *([unpredicted] if unpredicted and real else [])]
     if request.format == "json":
+        print(*told, sep="\n", end="\n" if told else "", file=sys.stderr)
         print(json.dumps([row.as_row() for row in rows], ensure_ascii=False))
         return OK
     sweep = replace(request.sweep, hardware=hardware)
     exclusive, more = sweep.cluster.exclusive, twins.repeats(sweep)
-    whole = outlook(rows, hardware, repeats=sweep.procedure.repeats, more=more, exclusive=exclusive)
-    print(plan_table.render(sweep, rows, whole, [*learnt, *([unpredicted] if unpredicted else [])]), end="")
+    whole = outlook(rows, hardware, procedure=procedure, more=more, exclusive=exclusive)
+    print(plan_table.render(sweep, rows, whole, told), end="")
     return OK
 
 

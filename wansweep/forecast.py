@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING
 from wansweep.case import Case
 from wansweep.errors import ConfigError
 from wansweep.hardware import GPUS, find
-from wansweep.plan.packing import Predicted
-from wansweep.plan.planner import PREDICTED, PlannedCase, Verdict, plan
+from wansweep.plan.geometry import as_run
+from wansweep.plan.packing import Predicted, guessed_s
+from wansweep.plan.planner import OVERDUE, PREDICTED, PlannedCase, Verdict, overdue, plan, trial_s
 from wansweep.plan.rates import Calibration
 from wansweep.plan.stack import STACKS
 from wansweep.record import Outcome, Record, unrun
-from wansweep.sweep import Hardware, Sweep
+from wansweep.sweep import Hardware, Procedure, Sweep
 
 if TYPE_CHECKING:
     from wansweep.store import RunFolder
@@ -76,19 +78,34 @@ def foretell(sweep: Sweep, folder: RunFolder) -> list[PlannedCase]:
     from wansweep.store import write_atomic
 
     hardware = card_of(replace(sweep.hardware, name="auto"), [gpu.name for gpu in folder.environment().gpus])
-    rows = plan(sweep.cases, hardware if hardware.name in GPUS else sweep.hardware, stack=STACKS["diffusers"])
+    rows = overdue(plan(sweep.cases, hardware if hardware.name in GPUS else sweep.hardware, stack=STACKS["diffusers"]), sweep.procedure)
     write_atomic(folder.plan, json.dumps([row.as_row() for row in rows], ensure_ascii=False).encode())
     return rows
 
 
-def lengths(rows: Sequence[PlannedCase]) -> dict[str, Predicted]:
-    """What the packer needs, by case id; nothing unless every case has it, because a guess has another scale."""
-    known = {
-        row.case.id: Predicted(total_s=row.predicted_total_s, peak_bytes=row.predicted_peak_bytes)
-        for row in rows
-        if row.predicted_total_s is not None and row.predicted_peak_bytes is not None
-    }
-    return known if len(known) == len(rows) else {}
+def warnings(rows: Sequence[PlannedCase]) -> list[str]:
+    """What to say before a run whose trials are predicted to be ended before they are done."""
+    late = [row for row in rows if OVERDUE in row.note]
+    return [f"wansweep: {late[0].case.label}: {late[0].note}; {len(late)} of {len(rows)} cases are so long"] if late else []
+
+
+def lengths(rows: Sequence[PlannedCase], procedure: Procedure) -> dict[str, Predicted]:
+    """What the packer needs, by case id; nothing where no case has a predicted length.
+
+    A case that has none, as a miniature or one whose cache decides by the content, has a guess by its FLOP, brought to the scale of the others.
+    """
+    seconds = {row.case.id: trial_s(row, procedure) for row in rows}
+    scales = [known_s / guessed_s(row.case) for row in rows if (known_s := seconds[row.case.id]) is not None]
+    if not scales:
+        return {}
+    scale = statistics.median(scales)
+
+    def needed(row: PlannedCase) -> Predicted:
+        known_s = seconds[row.case.id]
+        total_s = scale * guessed_s(as_run(row.case)) if known_s is None else known_s
+        return Predicted(total_s=total_s, peak_bytes=row.predicted_peak_bytes or 0)
+
+    return {row.case.id: needed(row) for row in rows}
 
 
 def unfit(rows: Sequence[PlannedCase], todo: Sequence[tuple[Case, int]]) -> list[Record]:

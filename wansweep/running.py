@@ -55,7 +55,7 @@ def run_sweep(request: Request, tell: Callable[[str], None]) -> Ran:
         # The folder's cases; a forced resume may have been for some of them, or for more.
         sweep = replace(request.sweep, cases=folder.sweep().cases)
         todo = unfinished(sweep, {case.id for case in request.sweep.cases}, publisher.records)
-        todo, predicted = fitting(sweep, folder, publisher, todo)
+        todo, predicted = fitting(sweep, folder, publisher, todo, tell)
         interrupted = _run_trials(sweep, publisher, todo, folder=folder, predicted=predicted, tell=tell) if todo else False
         publisher.settle()
         results = publisher.conclude(tell)
@@ -93,16 +93,18 @@ def unfinished(sweep: Sweep, asked: Collection[str], records: Sequence[Record]) 
 
 
 def fitting(
-    sweep: Sweep, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]]
+    sweep: Sweep, folder: RunFolder, publisher: Publisher, todo: list[tuple[Case, int]], tell: Callable[[str], None]
 ) -> tuple[list[tuple[Case, int]], Mapping[str, Predicted]]:
     """What is left of the trials once those that are predicted not to fit have their records, and predictions by case id."""
     rows = forecast.foretell(sweep, folder)
+    for line in forecast.warnings(rows):
+        tell(line)
     publisher.foretold()
     skipped = [] if sweep.procedure.try_anyway else forecast.unfit(rows, todo)
     for record in skipped:
         publisher.add(record)
     gone = {(record.case_id, record.trial) for record in skipped}
-    return [(case, trial) for case, trial in todo if (case.id, trial) not in gone], forecast.lengths(rows)
+    return [(case, trial) for case, trial in todo if (case.id, trial) not in gone], forecast.lengths(rows, sweep.procedure)
 
 
 def _run_trials(

@@ -165,34 +165,44 @@ def told_beside(record: Record, **foretold: object) -> str:
     return "\n".join(line for line in text.splitlines() if line.startswith(("- **Predicted", "- **Prediction")))
 
 
-FORETOLD = {"predicted_total_s": 9.3, "predicted_step_s": 1.5, "predicted_peak_bytes": 3 * GIB}
+FORETOLD = {"predicted_total_s": 9.3, "predicted_step_s": 1.2, "predicted_peak_bytes": 3 * GIB}
 
 
 def test_every_case_shows_what_was_predicted_beside_what_was_measured() -> None:
     ran = told_beside(run(STEP, peak_allocated_bytes=3 * GIB), **FORETOLD)
-    assert ran == "- **Predicted**: time 9.30 s (measured 7.75 s, +20.0 %), step 1.500 s (measured 1.000 s, +50.0 %), " + (
+    assert ran == "- **Predicted**: time 9.30 s (measured 7.75 s, +20.0 %), step 1.200 s (measured 1.000 s, +20.0 %), " + (
         "peak 3.00 GiB (measured 3.00 GiB, +0.0 %)"
     )
     for outcome in (Outcome.SKIPPED, Outcome.CRASH, Outcome.INVALID):
         left = told_beside(make_record(make_case(), outcome=outcome, reason="why", stages=()), **FORETOLD)
-        assert left == "- **Predicted**: time 9.30 s (measured n/a), step 1.500 s (measured n/a), peak 3.00 GiB (measured n/a)"
+        assert left == "- **Predicted**: time 9.30 s (measured n/a), step 1.200 s (measured n/a), peak 3.00 GiB (measured n/a)"
     mini = told_beside(run(STEP))
     assert mini.startswith("- **Predicted**: time n/a (measured 7.75 s), step n/a (measured 1.000 s), peak n/a (measured n/a); ")
     assert "nothing is predicted of miniatures" in mini
 
 
 @pytest.mark.parametrize(
-    ("outcome", "reason", "peak_gib", "wrong"),
+    ("outcome", "reason", "peak_gib", "step_s", "wrong"),
     [
-        (Outcome.OOM, "", 3, "it was to fit, and ran out of memory"),
-        (Outcome.OOM, "will not fit by 1.0 GiB", 3, ""),
-        (Outcome.OK, "will not fit by 1.0 GiB", 3, "it was not to run (will not fit by 1.0 GiB), and did"),
-        (Outcome.OK, "", 4, "the peak is off by more than the 5 % that the plan claims"),
-        (Outcome.OK, "", 3, ""),
-        (Outcome.CRASH, "", 4, ""),
+        (Outcome.OOM, "", 3, 1.2, "it was to fit, and ran out of memory"),
+        (Outcome.OOM, "will not fit by 1.0 GiB", 3, 1.2, ""),
+        (Outcome.OK, "will not fit by 1.0 GiB", 3, 1.2, "it was not to run (will not fit by 1.0 GiB), and did"),
+        (Outcome.OK, "", 4, 1.2, "the peak is off by more than the 5 % that the plan claims"),
+        (Outcome.OK, "", 3, 0.7, "the step is off by more than the 25 % that the plan claims"),
+        (
+            Outcome.OK,
+            "",
+            4,
+            1.5,
+            "the peak is off by more than the 5 % that the plan claims and the step is off by more than the 25 % that the plan claims",
+        ),
+        (Outcome.OK, "", 3, 1.2, ""),
+        (Outcome.CRASH, "", 4, 1.5, ""),
     ],
 )
-def test_a_prediction_that_was_wrong_is_said_aloud(outcome: Outcome, reason: str, peak_gib: int, wrong: str) -> None:
+def test_a_prediction_that_was_wrong_is_said_aloud(outcome: Outcome, reason: str, peak_gib: int, step_s: float, wrong: str) -> None:
     ran = run(STEP, peak_allocated_bytes=3 * GIB)
-    text = told_beside(replace(ran, outcome=outcome), **{**FORETOLD, "predicted_peak_bytes": peak_gib * GIB, "reason": reason})
+    text = told_beside(
+        replace(ran, outcome=outcome), **{**FORETOLD, "predicted_peak_bytes": peak_gib * GIB, "predicted_step_s": step_s, "reason": reason}
+    )
     assert text.partition("\n")[2] == (f"- **Prediction was wrong**: {wrong}" if wrong else "")

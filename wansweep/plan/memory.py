@@ -121,7 +121,7 @@ class _Parts:
     expert: float
     experts: int
     kept_whole: float
-    layers: int
+    block: float
     text_stream: float
     expert_stream: float
     loading: float
@@ -157,7 +157,8 @@ class _Parts:
             vae=vae,
             expert=expert,
             experts=experts,
-            layers=numbers.layers,
+            # Gathered in the format that it computes in, whatever its shards are kept in (torch FlatParamHandle, unsharded_param_dtype).
+            block=transformer_bytes(numbers, case.dtype, case.quant) / numbers.layers,
             text_stream=streams[0],
             expert_stream=streams[1],
             loading=loading,
@@ -172,7 +173,7 @@ class _Parts:
         gathered = self.kept_whole
         if case.fsdp and stage is StageKind.STEP_INFERENCE:
             # Two blocks are whole at a time: the one that computes and the next.
-            gathered += 2 * self.expert * case.gpus / self.layers
+            gathered += 2 * self.block
         match case.offload:
             case Offload.NONE:
                 return self._placed(case, stage) + self.experts * self.expert + gathered

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from wansweep.plan.job import Job
 from wansweep.plan.packing import simulate, weights_group
-from wansweep.plan.planner import PlannedCase, Verdict
-from wansweep.sweep import Hardware
+from wansweep.plan.planner import PlannedCase, Verdict, trial_s
+from wansweep.sweep import Hardware, Procedure
 
 GPUS_A_NODE = 8
 # Trials that Tune starts a second with 16 placement groups pending (16 cases in 22.9 s, ray 2.60; schedule/cluster.py).
@@ -46,19 +46,26 @@ class Outlook:
 
 
 def outlook(
-    rows: Sequence[PlannedCase], hardware: Hardware, *, repeats: int, exclusive: bool, more: Mapping[str, int] | None = None
+    rows: Sequence[PlannedCase], hardware: Hardware, *, procedure: Procedure, exclusive: bool, more: Mapping[str, int] | None = None
 ) -> Outlook | None:
     """The sweep on that hardware, of which a trial has a node for itself or shares it; null where no length is predicted.
 
-    ``more`` has the repeats of cases, by id, that have others.
+    ``more`` has the repeats of cases, by id, that have others than the procedure's.
     """
-    of_case = more or {}
+    of_case, repeats = more or {}, procedure.repeats
     running = [row for row in rows if row.verdict is Verdict.RUN]
-    known = [(row, row.predicted_total_s) for row in running if row.predicted_total_s is not None]
+    known = [(row, seconds) for row in running if (seconds := trial_s(row, procedure)) is not None]
     if not known:
         return None
     jobs = [
-        Job(key=f"{row.case.id}-{trial}", ranks=row.case.gpus, slots=float(row.case.gpus), seconds=seconds, group=weights_group(row.case))
+        Job(
+            key=f"{row.case.id}-{trial}",
+            ranks=row.case.gpus,
+            slots=float(row.case.gpus),
+            seconds=seconds,
+            group=weights_group(row.case),
+            peak_bytes=row.predicted_peak_bytes or 0,
+        )
         for row, seconds in known
         for trial in range(of_case.get(row.case.id, repeats))
     ]
@@ -66,7 +73,9 @@ def outlook(
     work_s = sum(job.slots * job.seconds for job in jobs)
     schedule = simulate(jobs, nodes, exclusive=exclusive)
     wall_s, bound_s = schedule.makespan_s, schedule.bound_s
-    host = max((row.predicted_host_bytes or 0) * (min(GPUS_A_NODE, hardware.gpus) // row.case.gpus or 1) for row, _ in known)
+    # As many of its kind as a node holds beside each other; one, where a trial has the node for itself.
+    beside = 1 if exclusive else min(GPUS_A_NODE, hardware.gpus)
+    host = max((row.predicted_host_bytes or 0) * (beside // row.case.gpus or 1) for row, _ in known)
     return Outlook(
         trials=len(jobs),
         unknown=sum(of_case.get(row.case.id, repeats) for row in running) - len(jobs),

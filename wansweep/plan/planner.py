@@ -21,12 +21,14 @@ from wansweep.plan.roofline import times
 from wansweep.plan.rules import forbidden
 from wansweep.plan.stack import DIFFUSERS, Stack
 from wansweep.plan.traces import Traces, cache_file
-from wansweep.sweep import Hardware
+from wansweep.sweep import Hardware, Procedure
 from wansweep.units import GIB
 
 Value = str | int | float | None
 # How reasons begin that a prediction gives; other reasons to skip are the scheduler's to find.
 PREDICTED = ("will not fit", "dominated")
+# How the note of a case begins that takes longer than a trial may.
+OVERDUE = "over procedure.timeout_s"
 _CONTENT = "the cache decides by the content what it skips: no time is predicted"
 
 
@@ -164,6 +166,27 @@ def _predicted(row: PlannedCase, gpu: Gpu, traces: Traces, stack: Stack, calibra
         return replace(row, note="; ".join(filter(None, (row.note, f"tight: {excess / GIB:.1f} GiB over, within the prediction's error"))))
     told = f"will not fit by {excess / GIB:.1f} GiB: {space.peak_stage} takes {(usable + excess) / GIB:.1f} of {usable / GIB:.1f} GiB"
     return replace(row, verdict=Verdict.SKIP, reason=told)
+
+
+def trial_s(row: PlannedCase, procedure: Procedure) -> float | None:
+    """Seconds of a trial from its rest to its decoded video, warm-ups and all; null where no time is predicted. Processes start before it."""
+    total_s = row.predicted_total_s
+    if total_s is None:
+        return None
+    once_s = (row.predicted_load_s or 0.0) + (row.predicted_compile_s or 0.0)
+    return procedure.cooldown_s + total_s + procedure.warmups * (total_s - once_s)
+
+
+def overdue(rows: Sequence[PlannedCase], procedure: Procedure) -> list[PlannedCase]:
+    """The rows, of which one that runs for longer than the procedure lets it says so."""
+
+    def noted(row: PlannedCase) -> PlannedCase:
+        needed_s = trial_s(row, procedure)
+        if row.verdict is Verdict.SKIP or needed_s is None or needed_s <= procedure.timeout_s:
+            return row
+        return replace(row, note="; ".join(filter(None, (row.note, f"{OVERDUE}={procedure.timeout_s:g}: {needed_s:.0f} s, will time out"))))
+
+    return [noted(row) for row in rows]
 
 
 def dominated(rows: Sequence[PlannedCase]) -> list[PlannedCase]:

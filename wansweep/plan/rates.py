@@ -13,13 +13,17 @@ Sources:
     FA2: FlashAttention-2 (arXiv 2307.08691), figure 4, same shape, A100 SXM: 225 at most. Cited, not looked up again.
     Sage: on an RTX 4090 SageAttention does about 2.1 times the operations a second of FA2 (arXiv 2410.02367v6, abstract), SageAttention2 about
         3 times (2411.10958v4, abstract). FA2's own 165 TFLOP/s there are cited, not looked up again.
+    Boards: largest torch.matmul of normal values, square up to 10240, bf16 and fp32 in TFLOP/s, several boards of a kind
+        (zzc0721/torch-performance-test-data, database.md at 9d82827): A100 SXM 265, 19.2; A6000 123, 23.9; RTX 4090 165, 54.5; L40S 269, 46.9;
+        L4 71, 15.4; H100 SXM 790, 52; H200 790, 51.3; H20 142, 32; B200 1696, 66.2; RTX 5090 235, 67; RTX PRO 6000 414, 77. Times 0.93, as
+        MAMF, the bf16 ones are within 9 % of what is taken here, L4 aside, whose boards do not hold that for longer than such a test.
     L20: cuBLAS half products reach 105 to 115 of 119.5 TFLOP/s on an Ada card that is not held back by power (DefTruth/CUDA-Learn-Notes,
         hgemm/README.md).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wansweep.hardware import Gpu
 from wansweep.levers import Attention, Dtype, Quant
@@ -28,8 +32,11 @@ from wansweep.levers import Attention, Dtype, Quant
 MEMORY_SHARE = 0.88
 # Weights that stream from pinned memory beside computing: the experts' switch of 26.6 GiB takes 0.80 s on an H100 (sglang's CI baselines).
 PINNED_SHARE = 0.57
-# Pageable copies pass through a bounce buffer of the driver's; assumed a fifth of the link.
-PAGEABLE_SHARE = 0.20
+# Pageable copies go through the CPU and a bounce buffer of the driver's, whatever the link, and on their way back into memory that is touched
+# for the first time: 63 GB took 7.5 s to an H20 and 27.2 s back (vllm-omni PR 5922). 6 and 2.6 GB/s were seen on a B200's node (FastVideo PR
+# 1836), 12.4 and 0.9 in the seed report (57 GB in 4.6 s; out and in again in 69.8 s).
+FROM_PAGEABLE_BYTES_PER_S = 8.4e9
+TO_PAGEABLE_BYTES_PER_S = 2.3e9
 # NCCL on NVLink reaches about 0.7 of the printed rate in an all-to-all (nccl-tests on eight H100: 310 to 340 GB/s). Assumed for all.
 NVLINK_SHARE = 0.70
 # GeForce and L cards have no peer access: NCCL stages through the host, two crossings that share its memory. Assumed.
@@ -78,7 +85,9 @@ class Family:
         flash_3: The newest FlashAttention for the chip: FA3 on Hopper, FA4 on B200; FA2 elsewhere.
         sage: INT8 products of q and k, of the bf16 peak.
         convolution: 3D convolutions of the VAE, of the tf32 or 16-bit peak.
+        fp32: fp32 products.
         flop_per_j: FLOP that a joule pays for, where the power limit binds; null where none is known to.
+        fp32_flop_per_j: Likewise in fp32.
     """
 
     matmul: Reach
@@ -87,7 +96,9 @@ class Family:
     flash_3: Reach
     sage: Reach
     convolution: Reach
+    fp32: Reach
     flop_per_j: float | None = None
+    fp32_flop_per_j: float | None = None
 
 
 _AMPERE = Family(
@@ -97,7 +108,10 @@ _AMPERE = Family(
     flash_3=Reach(share=0.71),
     sage=Reach(share=1.1),  # assumed: INT8 products of q and k, half-precision ones of v
     convolution=Reach(share=0.60),  # assumed, as Ada
+    fp32=Reach(share=0.98),  # Boards, A100
 )
+# Half of the fp32 units of these share their issue port with integers.
+_AMPERE_GEFORCE = replace(_AMPERE, fp32=Reach(share=0.62))  # Boards, A6000
 _ADA = Family(
     matmul=Reach(share=0.92),  # L20
     flash=Reach(share=0.95),  # FA2 has 165 of 165.2 on an RTX 4090, which boosts above the clock of the datasheet
@@ -107,6 +121,8 @@ _ADA = Family(
     convolution=Reach(share=0.60),  # assumed: implicit products of 27 taps with a transposition before
     # Full-rate cards of 72 to 350 W do not hold the datasheet's clock. Assumed from L4 boards, which reach 45 to 50 of 121 TFLOP/s.
     flop_per_j=0.70e12,
+    fp32=Reach(share=0.66),  # Boards, RTX 4090
+    fp32_flop_per_j=0.134e12,  # Boards, L40S
 )
 _HOPPER = Family(
     matmul=Reach(share=0.93, ceiling=741e12),  # cuBLAS; the share binds on H20 alone
@@ -114,8 +130,11 @@ _HOPPER = Family(
     cudnn=Reach(share=0.90, ceiling=595e12),  # FA3
     flash_3=Reach(share=0.93, ceiling=648e12),  # FA3
     sage=Reach(share=1.2, ceiling=850e12),  # assumed
-    # The A14B's VAE decodes 480p in 2.0 to 2.3 s on an H100 (LightX2V's stage table): 0.43 of the tf32 peak beside what is memory-bound.
+    # The A14B's VAE decodes 480p in 2.0 to 2.3 s on an H100, in bf16 (LightX2V's stage table): 172 to 212e12 beside what is memory-bound; a
+    # decode in fp32 says 286e12 (sglang PR 26214). Weights in the channels-last layout reach 800e12 in bf16 (sglang PR 34125), but diffusers'
+    # are not in it.
     convolution=Reach(share=0.60, ceiling=213e12),
+    fp32=Reach(share=0.77),  # Boards, H100 and H200; 0.73 on H20
 )
 _BLACKWELL = Family(
     matmul=Reach(share=0.72),  # MAMF x cuBLAS
@@ -124,10 +143,11 @@ _BLACKWELL = Family(
     flash_3=Reach(share=0.70),  # assumed from what FlashAttention 4 is reported to reach: 1.6 PFLOP/s
     sage=Reach(share=0.5),  # assumed
     convolution=Reach(share=0.35),  # assumed
+    fp32=Reach(share=0.88),  # Boards
 )
-# GeForce Blackwell (sm_120) has Ada's tensor instructions.
-_BLACKWELL_GEFORCE = _ADA
-_FAMILIES = {(8, 0): _AMPERE, (8, 6): _AMPERE, (8, 9): _ADA, (9, 0): _HOPPER, (10, 0): _BLACKWELL, (12, 0): _BLACKWELL_GEFORCE}
+# GeForce Blackwell (sm_120) has Ada's tensor instructions. An RTX 5090 boosts above the clock of its datasheet: Boards times 0.93, as MAMF.
+_BLACKWELL_GEFORCE = replace(_ADA, matmul=Reach(share=1.04))
+_FAMILIES = {(8, 0): _AMPERE, (8, 6): _AMPERE_GEFORCE, (8, 9): _ADA, (9, 0): _HOPPER, (10, 0): _BLACKWELL, (12, 0): _BLACKWELL_GEFORCE}
 
 _FLASH_3 = (Attention.FLASH_3, Attention.FLASH_3_HUB, Attention.FLASH_3_VARLEN, Attention.FLASH_3_VARLEN_HUB, Attention.FLASH_4_HUB)
 _SAGE = tuple(attention for attention in Attention if "sage" in attention)
@@ -135,7 +155,6 @@ _SAGE = tuple(attention for attention in Attention if "sage" in attention)
 # 4).
 _EFFICIENT = (Attention.NATIVE_EFFICIENT, Attention.XFORMERS)
 _EFFICIENT_SHARE, _MATH_SHARE = 0.6, 0.15
-_FP32_SHARE = 0.85
 # 8-bit products on tensor cores against bf16 ones on the same card: MAMF, 1402.6 over 794.5 and 3432.5 over 1745. Int8's is assumed.
 _EIGHT_BIT = {Quant.TORCHAO_FP8_DYNAMIC: 1.77, Quant.TORCHAO_INT8_DYNAMIC: 1.5}
 
@@ -169,7 +188,8 @@ class Rates:
         memory: Bytes of memory-bound kernels.
         vae_memory: Likewise in the VAE.
         pinned: Bytes from pinned host memory, beside computing.
-        pageable: Bytes from pageable memory.
+        from_pageable: Bytes from pageable memory.
+        to_pageable: Bytes back into it.
         peer: Bytes to other ranks.
     """
 
@@ -180,7 +200,8 @@ class Rates:
     memory: float
     vae_memory: float
     pinned: float
-    pageable: float
+    from_pageable: float
+    to_pageable: float
     peer: float
 
 
@@ -193,10 +214,11 @@ def rates(gpu: Gpu, *, dtype: Dtype, vae_dtype: Dtype, quant: Quant, attention: 
     """What a card reaches on a case's networks."""
     kernels = family(gpu)
     half = gpu.bf16 if gpu.bf16 is not None else gpu.fp32
-    fp32 = _FP32_SHARE * gpu.fp32
 
-    def powered(flops: float) -> float:
-        return flops if kernels.flop_per_j is None else min(flops, kernels.flop_per_j * gpu.tdp_w)
+    def powered(flops: float, flop_per_j: float | None = kernels.flop_per_j) -> float:
+        return flops if flop_per_j is None else min(flops, flop_per_j * gpu.tdp_w)
+
+    fp32 = powered(kernels.fp32.of(gpu.fp32), kernels.fp32_flop_per_j)
 
     plain = dtype is Dtype.FP32
     matmul = fp32 if plain else powered(kernels.matmul.of(half)) * _EIGHT_BIT.get(quant, 1.0)
@@ -212,7 +234,8 @@ def rates(gpu: Gpu, *, dtype: Dtype, vae_dtype: Dtype, quant: Quant, attention: 
         memory=memory * calibration.matmul,
         vae_memory=memory * calibration.vae,
         pinned=PINNED_SHARE * gpu.pcie_bytes_per_s * calibration.transfer,
-        pageable=PAGEABLE_SHARE * gpu.pcie_bytes_per_s * calibration.transfer,
+        from_pageable=FROM_PAGEABLE_BYTES_PER_S * calibration.transfer,
+        to_pageable=TO_PAGEABLE_BYTES_PER_S * calibration.transfer,
         peer=peer,
     )
 

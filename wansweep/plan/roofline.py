@@ -23,6 +23,8 @@ from wansweep.plan.traces import Traces
 from wansweep.plan.weights import BYTES, kept_bytes, text_encoder_bytes, transformer_bytes, transformer_count
 from wansweep.record import Expert
 
+# A predicted time is believed to this share (docs/planner.md).
+ERROR = 0.25
 # Tiles overlap: 256 pixels of every 192, in both directions.
 _TILED_WORK = (256 / 192) ** 2
 # TaylorSeer computes the first steps whole and then one in five; PAB skips between these timesteps (diffusers 0.42's defaults).
@@ -235,9 +237,10 @@ def _copies(case: Case, weights: float, rate: Rates) -> tuple[float, bool]:
                 return weights / min(reach.READ_BYTES_PER_S, rate.pinned), case.group_stream
             if case.group_stream:
                 return weights / rate.pinned, True
-            return 2 * weights / rate.pageable, False
+            return _there_and_back(weights, rate), False
         case Offload.SEQUENTIAL:
-            return weights / rate.pageable, False
+            # What leaves is dropped: its host copy is kept.
+            return weights / rate.from_pageable, False
         case _:
             return 0.0, False
 
@@ -253,20 +256,30 @@ def _exchange(case: Case, networks: Architecture, tokens: int, weights: float, r
     return (ulysses + ring + sharded) / rate.peer
 
 
+def _there_and_back(weights: float, rate: Rates) -> float:
+    """Seconds of weights that come from pageable memory and are copied back into it."""
+    return weights / rate.from_pageable + weights / rate.to_pageable
+
+
 def _swaps(case: Case, networks: Architecture, rate: Rates) -> float:
-    """Seconds of experts coming to the device between steps: at the first step, and at the switch."""
+    """Seconds of experts coming to the device between steps, at the first step and at the switch, and of what leaves for them."""
     comes = len(set(_schedule(case, networks)))
     weights = transformer_bytes(networks.transformer, case.dtype, case.quant)
     match case.offload:
         case Offload.EXPERT_PINNED:
             return comes * weights / rate.pinned
         case Offload.EXPERT:
-            return comes * weights / rate.pageable
+            return comes * weights / rate.from_pageable
         case Offload.MODEL:
-            # Each also goes back: the first at the switch, the last before the VAE.
-            return 2 * comes * weights / rate.pageable
+            # T5 leaves for the first expert, the first expert for the second; the last one leaves for the VAE.
+            text = _text_bytes(case, networks) if case.text_encoder is TextEncoder.PLACED else 0
+            return comes * weights / rate.from_pageable + (text + (comes - 1) * weights) / rate.to_pageable
         case _:
             return 0.0
+
+
+def _text_bytes(case: Case, networks: Architecture) -> int:
+    return text_encoder_bytes(networks.text_encoder, case.dtype, case.text_encoder_quant)
 
 
 def _text_encode(case: Case, networks: Architecture, rate: Rates, stack: Stack) -> float:
@@ -275,11 +288,11 @@ def _text_encode(case: Case, networks: Architecture, rate: Rates, stack: Stack) 
         return flop / rate.fp32 + text_encoder_bytes(networks.text_encoder, Dtype.FP32) / rate.pinned
     if case.text_encoder is TextEncoder.CPU:
         return flop / reach.CPU_FLOP_PER_S
-    weights = text_encoder_bytes(networks.text_encoder, case.dtype, case.text_encoder_quant)
+    weights = _text_bytes(case, networks)
     computing = max(flop / rate.matmul, forwards(case) * weights / rate.memory)
     match case.offload:
         case Offload.MODEL:
-            return computing + 2 * weights / rate.pageable
+            return computing + weights / rate.from_pageable
         case Offload.GROUP_BLOCK | Offload.GROUP_LEAF | Offload.SEQUENTIAL:
             copy_s, overlaps = _copies(case, forwards(case) * weights, rate)
             return max(computing, copy_s) if overlaps else computing + copy_s
@@ -302,13 +315,28 @@ def _vae(case: Case, networks: Architecture, traces: Traces, rate: Rates, *, enc
     seconds = max(flop / rate.convolution + traced.moved_bytes / rate.vae_memory, traced.kernels * reach.LAUNCH_S)
     if case.vae_tiling and max(shape.height, shape.width) > TILE_PIXELS // networks.vae.spatial_stride:
         seconds *= _TILED_WORK
-    moves = case.vae_offload or case.offload not in (Offload.NONE, Offload.EXPERT, Offload.EXPERT_PINNED)
-    return seconds + (traced.weight_bytes / rate.pageable if moves else 0.0)
+    if case.offload in (Offload.GROUP_BLOCK, Offload.GROUP_LEAF, Offload.SEQUENTIAL) and not case.vae_offload:
+        # Its layers are called once a latent frame, and come each time; encoder and decoder are counted for either.
+        copy_s, overlaps = _copies(case, frames * traced.weight_bytes, rate)
+        return max(seconds, copy_s) if overlaps else seconds + copy_s
+    return seconds + _vae_moves(case, networks, traced.weight_bytes, rate, decode=not encode)
+
+
+def _vae_moves(case: Case, networks: Architecture, weights: int, rate: Rates, *, decode: bool) -> float:
+    """Seconds of the VAE coming to the device, of what leaves for it, and of its own leaving where that is within the stage."""
+    match case.offload:
+        case _ if case.vae_offload:
+            return _there_and_back(weights, rate)
+        case Offload.MODEL:
+            expert = transformer_bytes(networks.transformer, case.dtype, case.quant) if decode else 0
+            return weights / rate.from_pageable + expert / rate.to_pageable
+        case _:
+            return 0.0
 
 
 def _load(case: Case, networks: Architecture, traces: Traces, rate: Rates, gpu: Gpu) -> float:
     """Seconds of Model_Initialization: read from files that are in the case's format, and placed; or made on the spot."""
-    text = text_encoder_bytes(networks.text_encoder, case.dtype, case.text_encoder_quant)
+    text = _text_bytes(case, networks)
     transformers = networks.experts * transformer_bytes(networks.transformer, case.dtype)
     vae = vae_trace(case, networks, traces, encode=False, frames=1).weight_bytes
     weights = text + transformers + vae
@@ -318,4 +346,4 @@ def _load(case: Case, networks: Architecture, traces: Traces, rate: Rates, gpu: 
     placed = weights if stays else 0.0
     if case.offload in (Offload.EXPERT, Offload.EXPERT_PINNED):
         placed = text + vae
-    return weights / reach.READ_BYTES_PER_S + placed / rate.pageable
+    return weights / reach.READ_BYTES_PER_S + placed / rate.from_pageable

@@ -12,7 +12,7 @@ from wansweep.case import Case
 from wansweep.imported import Imported
 from wansweep.levers import Solver
 from wansweep.metrics import METRIC, STAGE_METRIC
-from wansweep.plan.memory import ERROR
+from wansweep.plan import memory, roofline
 from wansweep.plan.planner import PREDICTED
 from wansweep.record import Outcome, Record, StageKind
 from wansweep.report import conditions, ranks
@@ -107,15 +107,25 @@ def _predicted(row: Row, results: Results) -> list[str]:
 def _wrong(row: Row, foretold: Mapping[str, Any]) -> str:
     """In what the plan was wrong of a case that was tried; empty where it was right or cannot be judged."""
     misfit = str(foretold.get("reason") or "").startswith(PREDICTED)
-    off = error(row["predicted_peak_bytes"], row["peak_allocated_bytes"])
+    peak, step = error(row["predicted_peak_bytes"], row["peak_allocated_bytes"]), error(row["predicted_step_s"], row["step_s"])
     match row["outcome"]:
         case Outcome.OOM if not misfit and foretold.get("predicted_peak_bytes") is not None:
             return "it was to fit, and ran out of memory"
         case Outcome.OK if misfit:
             return f"it was not to run ({cell(foretold['reason'])}), and did"
-        case Outcome.OK if off is not None and abs(off) > ERROR:
-            return f"the peak is off by more than the {100 * ERROR:.0f} % that the plan claims"
+        case Outcome.OK:
+            claims = (("peak", peak, memory.ERROR), ("step", step, roofline.ERROR))
+            far = [
+                f"the {what} is off by more than the {100 * claimed:.0f} % that the plan claims"
+                for what, off, claimed in claims
+                if _far(off, claimed)
+            ]
+            return " and ".join(far)
     return ""
+
+
+def _far(off: float | None, claimed: float) -> bool:
+    return off is not None and abs(off) > claimed
 
 
 def _off(off: float | None) -> str:

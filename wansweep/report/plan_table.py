@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from wansweep import twins
@@ -29,7 +29,9 @@ def render(sweep: Sweep, rows: Sequence[PlannedCase], whole: Outlook | None = No
         whole: Of all of them; null where no time is predicted.
         lines: What else is to be said below.
     """
-    table = Table("Case", "Res", "Steps", "Offload", "Reserves", *_FIGURES, "Verdict", title=f"{sweep.name}: {len(rows)} cases")
+    # Labels and reasons are to be pasted and read: folded where they are long, never cut.
+    named, judged = (Column(name, overflow="fold") for name in ("Case", "Verdict"))
+    table = Table(named, "Res", "Steps", "Offload", "Reserves", *_FIGURES, judged, title=f"{sweep.name}: {len(rows)} cases")
     for row in rows[:SHOWN]:
         case = row.case
         table.add_row(
