@@ -185,6 +185,7 @@ class Rates:
         attention: Of the case's kernel.
         convolution: Of the VAE, in its format.
         fp32: Products in fp32.
+        tf32: Products of fp32 numbers on tensor cores, where torch is allowed to; as bf16's, at their peak.
         memory: Bytes of memory-bound kernels.
         vae_memory: Likewise in the VAE.
         pinned: Bytes from pinned host memory, beside computing.
@@ -197,6 +198,7 @@ class Rates:
     attention: float
     convolution: float
     fp32: float
+    tf32: float
     memory: float
     vae_memory: float
     pinned: float
@@ -219,7 +221,7 @@ def rates(gpu: Gpu, *, dtype: Dtype, vae_dtype: Dtype, quant: Quant, attention: 
         return flops if flop_per_j is None else min(flops, flop_per_j * gpu.tdp_w)
 
     fp32 = powered(kernels.fp32.of(gpu.fp32), kernels.fp32_flop_per_j)
-
+    tf32 = max(fp32, powered(kernels.matmul.of(half)) * (gpu.tf32 or 0.0) / half)
     plain = dtype is Dtype.FP32
     matmul = fp32 if plain else powered(kernels.matmul.of(half)) * _EIGHT_BIT.get(quant, 1.0)
     attend = fp32 if plain else powered(_attention(kernels, attention).of(half))
@@ -231,6 +233,7 @@ def rates(gpu: Gpu, *, dtype: Dtype, vae_dtype: Dtype, quant: Quant, attention: 
         attention=attend * calibration.attention,
         convolution=powered(kernels.convolution.of(peak)) * calibration.vae,
         fp32=fp32 * calibration.matmul,
+        tf32=tf32 * calibration.matmul,
         memory=memory * calibration.matmul,
         vae_memory=memory * calibration.vae,
         pinned=PINNED_SHARE * gpu.pcie_bytes_per_s * calibration.transfer,

@@ -198,9 +198,9 @@ def _forward(case: Case, networks: Architecture, traces: Traces, rate: Rates, st
     weights = transformer_bytes(numbers, case.dtype, case.quant)
     matmul_s = max((whole - attention) / ranks / rate.matmul, weights / rate.memory) + _quantising(case, networks, tokens, rate)
     memory_s = moved / rate.memory
-    if stack.fp32_time_embedding:
+    if stack.tf32_time_embedding:
         # Of every token, whatever the ranks.
-        memory_s += case.batch * 2 * tokens * ranks * (numbers.freq_dim * dim + 7 * dim**2) / rate.fp32
+        memory_s += case.batch * 2 * tokens * ranks * (numbers.freq_dim * dim + 7 * dim**2) / rate.tf32
     copy_s, overlaps = _copies(case, weights, rate)
     return Forward(
         matmul_s=matmul_s,
