@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -59,6 +60,22 @@ def test_a_damaged_record_is_told_and_hides_no_other(folder, content: bytes) -> 
     assert len(records) == 1
     assert [bad.name for bad in unreadable] == ["bad-0.json"]
     assert "runs its trial again" in unreadable[0].why or "under another name" in unreadable[0].why
+
+
+def test_a_pipe_or_a_device_among_the_records_is_no_file_and_nobody_waits_for_it(folder) -> None:
+    folder.append(make_record(make_case()))
+    os.mkfifo(folder.records / "pipe-0.json")
+    (folder.records / "zero-0.json").symlink_to("/dev/zero")
+    records, unreadable = folder.read()
+    assert len(records) == 1
+    assert {bad.why for bad in unreadable} == {"cannot be read (no regular file)"}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "- " * 100_000, "? " * 100_000])
+def test_a_sweep_file_nested_without_end_is_refused_and_does_not_end_the_process(folder, text: str) -> None:
+    (folder.path / "sweep.yaml").write_text(text)
+    with pytest.raises(StoreError, match="cannot be read as a sweep"):
+        folder.sweep()
 
 
 def test_a_damaged_record_is_never_overwritten(folder) -> None:
