@@ -321,12 +321,12 @@ def _request(arguments: Sequence[str]) -> Request:
 
     parser = argparse.ArgumentParser(prog="wansweep", usage=USAGE, add_help=True)
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--config-dir", type=Path, help="a folder of your own configs, searched beside the shipped ones")
+    parser.add_argument("--config-dir", help="a folder of your own configs, searched beside the shipped ones")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides")
     options = parser.parse_intermixed_args(arguments)
-    config_dir = options.config_dir and options.config_dir.expanduser()
-    if config_dir and not config_dir.is_dir():
-        raise ConfigError([f"--config-dir {options.config_dir}: no such folder"])
+    config_dir = None if options.config_dir is None else Path(options.config_dir).expanduser()
+    if config_dir is not None and not (options.config_dir and config_dir.is_dir()):
+        raise ConfigError([f"--config-dir '{options.config_dir}': no such folder"])
     return read_request(options.overrides, config_dir=config_dir)
 
 

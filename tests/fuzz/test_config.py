@@ -209,6 +209,13 @@ NONSENSE = {
     + ",".join(f"{name}:[{','.join(map(str, range(1, 41)))}]" for name in ("seed", "steps", "batch", "gpus"))
     + "}": "combinations",
     "~base.model": "model",
+    "~base": "base: is not there",
+    "hardware=[h100,l4]": "one hardware is wanted",
+    "sweep.name=hf_abcdefghijkl": "sweep.name: holds what is or looks like a token",
+    "sweep.exclude=[{steps:4,why:'sk-abcdefghijkl'}]": "sweep.exclude[0].why: holds what is",
+    "cluster.address=hf_abcdefghijkl": "cluster.address: holds what is",
+    "models.ti2v_5b.revision=../..": "models.ti2v_5b.revision",
+    "hydra.searchpath=[file:///no/such]": "path=/no/such is not available",
     "model=t2v": "model=t2v: no such model; did you mean 'ti2v_5b'?",
 }
 
@@ -227,7 +234,17 @@ def test_one_wrong_value_in_a_right_sweep_is_named_and_ends_with_2(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--nonsense"], ["plan", "--config-dir"], ["report"], ["compare", "x"], ["recommend"], ["watch"], ["import"]]
+    "arguments",
+    [
+        ["--nonsense"],
+        ["plan", "--config-dir"],
+        ["plan", "+sweep=quick", "--config-dir", ""],
+        ["report"],
+        ["compare", "x"],
+        ["recommend"],
+        ["watch"],
+        ["import"],
+    ],
 )
 def test_an_option_that_is_none_ends_with_2(arguments: list[str]) -> None:
     code, out, err = answered(*arguments)
