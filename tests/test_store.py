@@ -78,6 +78,19 @@ def test_a_sweep_file_nested_without_end_is_refused_and_does_not_end_the_process
         folder.sweep()
 
 
+@pytest.mark.parametrize("figure", ["abc", [1], {"a": 1}, float("inf"), float("nan"), True, 10**30])
+def test_a_prediction_that_is_no_number_is_none_and_hides_no_other(folder, figure: object) -> None:
+    odd, good = {"case_id": "a", "predicted_step_s": figure}, {"case_id": "b", "predicted_step_s": 2.5, "predicted_peak_stage": "VAE_Decoding"}
+    folder.plan.write_text(json.dumps([odd, good, {"case_id": "c"}]))
+    assert list(folder.predictions()) == ["b", "c"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "5", '"x"', '["x"]', "[[1]]", "[" * 100_000])
+def test_a_damaged_plan_is_no_plan(folder, text: str) -> None:
+    folder.plan.write_text(text)
+    assert folder.predictions() == {}
+
+
 def test_a_damaged_record_is_never_overwritten(folder) -> None:
     record = make_record(make_case())
     file = folder.records / f"{record.case_id}-0.json"

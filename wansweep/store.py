@@ -26,7 +26,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -118,10 +118,10 @@ class RunFolder:
         return self.path / "plan.json"
 
     def predictions(self) -> dict[str, dict[str, Any]]:
-        """Rows of the plan by case id; none in a folder that was made without, or where it cannot be read: a report does without them."""
+        """Rows of the plan by case id; none in a folder that was made without, or that cannot be read: a report does without them."""
         try:
-            return {row["case_id"]: row for row in json.loads(content(self.plan))}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return {row["case_id"]: row for row in json.loads(content(self.plan)) if _is_prediction(row)}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {}
 
     def sweep(self) -> Sweep:
@@ -220,6 +220,12 @@ class RunFolder:
             for part in folder.glob(f".*{PART}"):
                 with suppress(OSError):
                     part.unlink()
+
+
+def _is_prediction(row: Mapping[str, object]) -> bool:
+    """Whether every figure of a plan's row is a number that tables can hold, or null."""
+    figures = [value for name, value in row.items() if name.startswith("predicted_") and not name.endswith("_stage")]
+    return all(figure is None or (type(figure) in (int, float) and abs(figure) < 2**63) for figure in figures)  # type: ignore[arg-type]
 
 
 def _read(file: Path) -> Record | Unreadable:
