@@ -14,7 +14,7 @@ from tests.makers import make_record
 from wansweep.config import read_request
 from wansweep.errors import StoreError
 from wansweep.record import SCHEMA, Outcome, Record, from_json, to_json
-from wansweep.store import create, open_folder, write_atomic
+from wansweep.store import create, open_folder, write_atomic, write_out
 from wansweep.telemetry.environment import environment
 
 
@@ -195,3 +195,23 @@ def test_a_folder_of_runs_stands_for_the_newest(tmp_path: Path) -> None:
 
 def test_answers_are_not_run_again_and_accidents_are() -> None:
     assert {outcome for outcome in Outcome if not outcome.is_answer} == {Outcome.CRASH, Outcome.TIMEOUT}
+
+
+def test_what_a_user_names_is_written_through_a_link_and_into_a_pipe_and_neither_is_replaced(tmp_path: Path) -> None:
+    file, link, pipe = tmp_path / "report.md", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(file)
+    write_out(link, b"one")
+    assert (link.is_symlink(), file.read_bytes()) == (True, b"one")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_out(pipe, b"two")
+    assert (pipe.is_fifo(), os.read(reader, 10)) == (True, b"two")
+    os.close(reader)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe", "report.md"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full")
+def test_a_device_that_takes_nothing_is_told_and_stays_a_device() -> None:
+    with pytest.raises(StoreError, match=r"/dev/full: cannot be written \(No space left on device\)"):
+        write_out(Path("/dev/full"), b"x")
+    assert Path("/dev/full").is_char_device()

@@ -96,7 +96,7 @@ def plan(arguments: Sequence[str]) -> int:
 def report(arguments: Sequence[str]) -> int:
     """Render a run folder again, from the folder alone."""
     from wansweep.publish import evidence, read_results
-    from wansweep.store import open_folder, write_atomic
+    from wansweep.store import open_folder, write_out
 
     parser = argparse.ArgumentParser(prog="wansweep report", description=report.__doc__)
     parser.add_argument("run_dir", type=Path)
@@ -132,7 +132,7 @@ def report(arguments: Sequence[str]) -> int:
 
             text = _for_terminal(terminal.render, results)
     if options.output:
-        write_atomic(options.output, text.encode())
+        write_out(options.output, text.encode())
     else:
         print(text, end="")
     return OK

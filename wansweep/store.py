@@ -403,6 +403,21 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise StoreError(f"{path}: cannot be written ({error.strerror}); what was recorded before is safe") from error
 
 
+def write_out(path: Path, content: bytes) -> None:
+    """Write where a user says: a file whole or not at all, through links; into what is there and no file (a pipe, /dev/stdout) as it comes.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    if not path.exists() or path.is_file() or path.is_dir():
+        write_atomic(Path(os.path.realpath(path)), content)  # of a loop of links resolve() makes a RuntimeError
+        return
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+
+
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
