@@ -191,4 +191,6 @@ def _told_in_a_line() -> Iterator[None]:
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "a file of the config is nested too deep, or draws in itself; look at its defaults:"
     return " ".join(str(error).split())

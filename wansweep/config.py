@@ -185,6 +185,8 @@ def _checked(plain: dict[str, Any]) -> _Root:
     Raises:
         ConfigError: With every unknown key and every value of a wrong type.
     """
+    if isinstance(plain.get("sweep"), Mapping) and "sweep" in plain["sweep"]:
+        raise ConfigError(["sweep.sweep: no such key; the first line of a sweep's file has to be `# @package _global_`"])
     problems = [*_unknown("", plain, _Root.model_fields)]
     for node, known in _NODES.items():
         problems += _unknown(f"{node}.", plain.get(node), known)

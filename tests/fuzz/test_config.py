@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,21 @@ def test_an_option_that_is_none_ends_with_2(arguments: list[str]) -> None:
     code, out, err = answered(*arguments)
     assert (code, out) == (2, "")
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("base: {model: ti2v_5b}\nsweep: {name: odd}\n", "first line of a sweep's file has to be `# @package _global_`"),
+        ("# @package _global_\ndefaults: [odd]\nsweep: {name: odd}\n", "nested too deep, or draws in itself"),
+        ("[" * 100_000, "nested too deep, or draws in itself"),
+    ],
+)
+def test_a_sweep_file_that_is_wrong_as_a_file_is_told_with_the_way_out(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "odd.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        config.read_request(["+sweep=odd"], config_dir=tmp_path)
 
 
 def test_a_sweep_without_any_case_is_no_sweep(tmp_path: Path) -> None:
