@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from wansweep.config import read_request
 from wansweep.errors import StoreError
 from wansweep.levers import Offload
 from wansweep.merging import merge
-from wansweep.publish import Publisher, read_results
+from wansweep.publish import Publisher, evidence, read_results
 from wansweep.record import Record, from_json
 from wansweep.store import RunFolder, create
 from wansweep.telemetry.environment import Environment, environment
@@ -142,3 +143,23 @@ def test_merging_what_was_merged_keeps_where_a_trial_ran_first(monday: Path, tue
     all_three = read_results(merge([both.path, card.path], tmp_path / "three"))
     assert len({record.run for record in all_three.records}) == 3
     assert all_three.summary.filter(pl.col("case_id") == OFFLOADED.id)["n"].to_list() == [2]
+
+
+def test_a_link_in_a_run_folder_from_elsewhere_takes_no_file_of_the_readers_along(monday: Path, tuesday: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"not for the report")
+    folder = RunFolder(path=Path(shutil.copytree(monday, tmp_path / "theirs")))
+    sheet, samples = folder.frames / f"{PLAIN.id}-1.jpg", folder.traces / f"{PLAIN.id}-1.parquet"
+    sheet.unlink()
+    for link in (sheet, samples):
+        link.symlink_to(mine)
+    assert [evidence(folder).sheets(record) for record in folder.read()[0]] == [None, None]
+    made = merge([folder.path, tuesday], tmp_path / "both")
+    assert not [file for file in made.path.rglob("*") if file.is_file() and b"not for the report" in file.read_bytes()]
+
+
+def test_a_damaged_distance_in_a_run_folder_is_no_reason_not_to_merge(monday: Path, tuesday: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(monday, tmp_path / "damaged"))
+    (folder / "drift").mkdir(exist_ok=True)
+    (folder / "drift" / f"{PLAIN.id}-1.json").write_text("{")
+    assert len(merge([folder, tuesday], tmp_path / "both").read()[0]) == 4

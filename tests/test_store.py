@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.makers import make_record
 from wansweep.config import read_request
 from wansweep.errors import StoreError
 from wansweep.record import SCHEMA, Outcome, Record, from_json, to_json
-from wansweep.store import create, open_folder, write_atomic
+from wansweep.store import create, open_folder, write_atomic, write_out
 from wansweep.telemetry.environment import environment
 
 
@@ -59,6 +60,35 @@ def test_a_damaged_record_is_told_and_hides_no_other(folder, content: bytes) -> 
     assert len(records) == 1
     assert [bad.name for bad in unreadable] == ["bad-0.json"]
     assert "runs its trial again" in unreadable[0].why or "under another name" in unreadable[0].why
+
+
+def test_a_pipe_or_a_device_among_the_records_is_no_file_and_nobody_waits_for_it(folder) -> None:
+    folder.append(make_record(make_case()))
+    os.mkfifo(folder.records / "pipe-0.json")
+    (folder.records / "zero-0.json").symlink_to("/dev/zero")
+    records, unreadable = folder.read()
+    assert len(records) == 1
+    assert {bad.why for bad in unreadable} == {"cannot be read (no regular file)"}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "- " * 100_000, "? " * 100_000])
+def test_a_sweep_file_nested_without_end_is_refused_and_does_not_end_the_process(folder, text: str) -> None:
+    (folder.path / "sweep.yaml").write_text(text)
+    with pytest.raises(StoreError, match="cannot be read as a sweep"):
+        folder.sweep()
+
+
+@pytest.mark.parametrize("figure", ["abc", [1], {"a": 1}, float("inf"), float("nan"), True, 10**30])
+def test_a_prediction_that_is_no_number_is_none_and_hides_no_other(folder, figure: object) -> None:
+    odd, good = {"case_id": "a", "predicted_step_s": figure}, {"case_id": "b", "predicted_step_s": 2.5, "predicted_peak_stage": "VAE_Decoding"}
+    folder.plan.write_text(json.dumps([odd, good, {"case_id": "c"}]))
+    assert list(folder.predictions()) == ["b", "c"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", "5", '"x"', '["x"]', "[[1]]", "[" * 100_000])
+def test_a_damaged_plan_is_no_plan(folder, text: str) -> None:
+    folder.plan.write_text(text)
+    assert folder.predictions() == {}
 
 
 def test_a_damaged_record_is_never_overwritten(folder) -> None:
@@ -165,3 +195,23 @@ def test_a_folder_of_runs_stands_for_the_newest(tmp_path: Path) -> None:
 
 def test_answers_are_not_run_again_and_accidents_are() -> None:
     assert {outcome for outcome in Outcome if not outcome.is_answer} == {Outcome.CRASH, Outcome.TIMEOUT}
+
+
+def test_what_a_user_names_is_written_through_a_link_and_into_a_pipe_and_neither_is_replaced(tmp_path: Path) -> None:
+    file, link, pipe = tmp_path / "report.md", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(file)
+    write_out(link, b"one")
+    assert (link.is_symlink(), file.read_bytes()) == (True, b"one")
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_out(pipe, b"two")
+    assert (pipe.is_fifo(), os.read(reader, 10)) == (True, b"two")
+    os.close(reader)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe", "report.md"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full")
+def test_a_device_that_takes_nothing_is_told_and_stays_a_device() -> None:
+    with pytest.raises(StoreError, match=r"/dev/full: cannot be written \(No space left on device\)"):
+        write_out(Path("/dev/full"), b"x")
+    assert Path("/dev/full").is_char_device()

@@ -102,7 +102,7 @@ def plan(arguments: Sequence[str]) -> int:
 def report(arguments: Sequence[str]) -> int:
     """Render a run folder again, from the folder alone."""
     from wansweep.publish import evidence, read_results
-    from wansweep.store import open_folder, write_atomic
+    from wansweep.store import open_folder, write_out
 
     parser = argparse.ArgumentParser(prog="wansweep report", description=report.__doc__)
     parser.add_argument("run_dir", type=Path)
@@ -138,7 +138,7 @@ def report(arguments: Sequence[str]) -> int:
 
             text = _for_terminal(terminal.render, results)
     if options.output:
-        write_atomic(options.output, text.encode())
+        write_out(options.output, text.encode())
     else:
         print(text, end="")
     return OK
@@ -327,12 +327,12 @@ def _request(arguments: Sequence[str]) -> Request:
 
     parser = argparse.ArgumentParser(prog="wansweep", usage=USAGE, add_help=True)
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--config-dir", type=Path, help="a folder of your own configs, searched beside the shipped ones")
+    parser.add_argument("--config-dir", help="a folder of your own configs, searched beside the shipped ones")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides")
     options = parser.parse_intermixed_args(arguments)
-    config_dir = options.config_dir and options.config_dir.expanduser()
-    if config_dir and not config_dir.is_dir():
-        raise ConfigError([f"--config-dir {options.config_dir}: no such folder"])
+    config_dir = None if options.config_dir is None else Path(options.config_dir).expanduser()
+    if config_dir is not None and not (options.config_dir and config_dir.is_dir()):
+        raise ConfigError([f"--config-dir '{options.config_dir}': no such folder"])
     return read_request(options.overrides, config_dir=config_dir)
 
 

@@ -6,6 +6,7 @@ Hydra composes and nothing more: no multirun, no job logging, no folders of its 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,10 +78,12 @@ def _word_problems(override: Override, config_dir: Path | None, known: Sequence[
     elif first not in known and first != "hydra":
         yield f"{override.input_line}: no such key; {did_you_mean(first, known)}"
     elif key in GROUPS and override.type is not OverrideType.DEL:
-        value = override.value()
-        for name in value if isinstance(value, list) else [value]:
-            if str(name) not in (options := _options(key, config_dir)):
-                yield f"{key}={name}: no such {key}; {did_you_mean(str(name), options)}"
+        name = override.value()
+        if isinstance(name, list):
+            several = "; several sweeps as one: +sweep=full sweep.groups=[quick,seed]" if key == "sweep" else ""
+            yield f"{override.input_line}: one {key} is wanted here, by its name{several}"
+        elif str(name) not in (options := _options(key, config_dir)):
+            yield f"{key}={name}: no such {key}; {did_you_mean(str(name), options)}"
 
 
 def _options(group: str, config_dir: Path | None) -> list[str]:
@@ -178,11 +181,16 @@ def _plain(composed: Any) -> dict[str, Any]:  # noqa: ANN401
 def _told_in_a_line() -> Iterator[None]:
     """Hydra's, OmegaConf's and YAML's errors as ours."""
     try:
-        yield
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError) as error:
+        with warnings.catch_warnings():
+            # A folder of hydra.searchpath that is not there: what was looked for in it would be missing without a word of it.
+            warnings.filterwarnings("error", message="provider=.* is not available")
+            yield
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError, UserWarning) as error:
         # Hydra says OSError of a file that is no mapping.
         raise ConfigError([_one_line(error)]) from error
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "a file of the config is nested too deep, or draws in itself; look at its defaults:"
     return " ".join(str(error).split())

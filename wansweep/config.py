@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,15 +17,16 @@ from wansweep.composition import chooses_model, compose, key_of, parse, side_by_
 from wansweep.errors import ConfigError, did_you_mean
 from wansweep.groups import union
 from wansweep.hardware import GPUS
-from wansweep.matrix import NAME_RULE, Matrix, expand, explain, of_model
+from wansweep.matrix import NAME_RULE, SECRET_RULE, Matrix, expand, explain, of_model
 from wansweep.plan.rules import problems as case_problems
 from wansweep.plan.stack import STACKS
 from wansweep.presets import Settings
-from wansweep.privacy import public_word
+from wansweep.privacy import HIDDEN, has_secret, public_word
 from wansweep.sweep import Cluster, Hardware, ModelSource, Procedure, Sweep
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+    from pydantic_core import ErrorDetails
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -45,7 +46,7 @@ class _Settings(BaseModel):
 class _Model(BaseModel):
     model_config = _STRICT
     repo: Annotated[str, Field(pattern=r"^\w[\w.-]*/\w[\w.-]*$")]
-    revision: Annotated[str, Field(pattern=r"^[\w./-]+$")] | None
+    revision: Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")] | None
     fps: Annotated[int, Field(ge=1, le=240)]
     boundary: _Boundary | None
     presets: dict[Preset, _Settings]
@@ -88,6 +89,8 @@ class _Root(BaseModel):
 
 # pydantic's words for what `_unknown` tells better.
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+# What run folders keep of a config; its cases are looked at with their fields (`matrix`), the command by itself.
+_RECORDED = ("sweep", "models", "cluster")
 _NODES: Mapping[str, Iterable[str]] = {
     "sweep": _Sweep.model_fields,
     "resume": _Resume.model_fields,
@@ -182,19 +185,43 @@ def _checked(plain: dict[str, Any]) -> _Root:
     Raises:
         ConfigError: With every unknown key and every value of a wrong type.
     """
+    if isinstance(plain.get("sweep"), Mapping) and "sweep" in plain["sweep"]:
+        raise ConfigError(["sweep.sweep: no such key; the first line of a sweep's file has to be `# @package _global_`"])
     problems = [*_unknown("", plain, _Root.model_fields)]
     for node, known in _NODES.items():
         problems += _unknown(f"{node}.", plain.get(node), known)
     models = plain.get("models")
     for name, model in models.items() if isinstance(models, Mapping) else ():
         problems += _unknown(f"models.{name}.", model, _Model.model_fields)
+    problems += [f"{path}: {SECRET_RULE}" for node in _RECORDED for path, text in _texts(node, plain.get(node)) if has_secret(text)]
     try:
         root = _Root.model_validate(plain)
     except ValidationError as error:
-        problems += [f"{'.'.join(map(str, d['loc']))}={d['input']!r}: {explain(d)}" for d in error.errors() if d["type"] not in _UNKNOWN_KEY]
+        problems += [_told(details) for details in error.errors() if details["type"] not in _UNKNOWN_KEY]
     if problems:
         raise ConfigError(problems)
     return root
+
+
+def _told(details: ErrorDetails) -> str:
+    """A complaint of pydantic's on one line; what lacks a part is not shown whole."""
+    where = ".".join(map(str, details["loc"]))
+    if details["type"] == "missing":
+        return f"{where}: is not there, and has to be"
+    return f"{where}={details['input']!r}: {explain(details)}"
+
+
+def _texts(path: str, node: object) -> Iterator[tuple[str, str]]:
+    """Every text of a composed config with where it stands; of a mapping also the keys."""
+    match node:
+        case str():
+            yield path, node
+        case Mapping():
+            for key, value in node.items():
+                yield from ((f"{path}.{HIDDEN}" if has_secret(str(key)) else path, str(key)), *_texts(f"{path}.{key}", value))
+        case list() | tuple():
+            for i, value in enumerate(node):
+                yield from _texts(f"{path}[{i}]", value)
 
 
 def _unknown(prefix: str, given: object, known: Iterable[str]) -> Iterable[str]:

@@ -32,6 +32,7 @@ MOST_CASES = 100_000
 _TYPES = typing.get_type_hints(Case)
 # A run folder may be published, so a path in the user's home begins with ~; whoever opens one expands it.
 _FILES = ("weights", "transformer_gguf", "transformer_2_gguf")
+SECRET_RULE = "holds what is or looks like a token or password, and would stand in every record; leave it out"
 # pydantic would take true for 1.
 _NUMBERS = (int, float, int | None, float | None)
 # What a sweep may set: the declared fields, and the preset that fills those it leaves open.
@@ -145,7 +146,7 @@ def _value(path: str, key: str, raw: Scalar, problems: list[str]) -> tuple[bool,
         problems.append(f"{path}={raw}: a number is wanted here")
         return False, None
     if isinstance(raw, str) and has_secret(raw):
-        problems.append(f"{path}: holds what is or looks like a token or password, and would stand in every record; leave it out")
+        problems.append(f"{path}: {SECRET_RULE}")
         return False, None
     try:
         return True, _ADAPTERS[key].validate_python(in_home(raw) if isinstance(raw, str) and key in _FILES else raw)
@@ -182,7 +183,8 @@ def explain(details: ErrorDetails) -> str:
     message = details["msg"]
     if details["type"] in ("enum", "literal_error"):
         choices = re.findall(r"'([^']*)'", message)
-        return f"not one of {', '.join(choices)}; {did_you_mean(str(details['input']), choices)}"
+        near = did_you_mean(str(details["input"]).lower(), choices)
+        return f"not one of {', '.join(choices)}{f'; {near}' if near.startswith('did') else ''}"
     return message[0].lower() + message[1:]
 
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
+from pydantic import ValidationError
 
 from wansweep.drift.distance import DISTANCE
 from wansweep.drift.measured import key
 from wansweep.errors import StoreError
 from wansweep.publish import read_results, write_tables
 from wansweep.record import Record
-from wansweep.store import RunFolder, created_whole, open_folder, write_atomic
+from wansweep.store import RunFolder, content, created_whole, open_folder, opened, write_atomic
 from wansweep.sweep import Sweep
 from wansweep.tables import surroundings
 from wansweep.tables.compute import device_names
@@ -155,9 +156,22 @@ def _carry(folder: RunFolder, made: RunFolder, moved: dict[str, Record]) -> None
     for place in ("traces", "frames", "drift"):
         for file in sorted((folder.path / place).glob("*")):
             if file.stem in moved and file.suffix != ".json":
-                shutil.copyfile(file, made.path / place / f"{key(moved[file.stem])}{file.suffix}")
+                _copy(file, made.path / place / f"{key(moved[file.stem])}{file.suffix}")
     for file in sorted(folder.drift.glob("*.json")):
-        kept = DISTANCE.validate_json(file.read_bytes())
+        try:
+            kept = DISTANCE.validate_json(content(file))
+        except (OSError, ValidationError):
+            continue  # is measured again
         if kept.trial in moved and kept.against in moved:
             new = replace(kept, trial=key(moved[kept.trial]), against=key(moved[kept.against]))
             write_atomic(made.drift / f"{new.trial}.json", DISTANCE.dump_json(new))
+
+
+def _copy(file: Path, to: Path) -> None:
+    """A file of a run folder to another; what is none, or leads out of the folder, is left."""
+    try:
+        source = opened(file, follow=False)
+    except OSError:
+        return
+    with source, to.open("wb") as copy:
+        shutil.copyfileobj(source, copy)

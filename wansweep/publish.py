@@ -21,7 +21,7 @@ from wansweep.seed import importing
 from wansweep.seed.exporting import seed_report
 from wansweep.seed.parse import parse
 from wansweep.seed.render import render as seed_render
-from wansweep.store import RunFolder, created_whole, stamp, write_atomic
+from wansweep.store import RunFolder, content, created_whole, opened, stamp, write_atomic
 from wansweep.tables.curves import curve_frame
 from wansweep.tables.evidence import Evidence
 from wansweep.tables.results import Results, tabulate
@@ -84,7 +84,7 @@ def evidence(folder: RunFolder) -> Evidence:
 
     def sheets(record: Record) -> bytes | None:
         try:
-            return (folder.frames / f"{record.case_id}-{record.trial}.jpg").read_bytes()
+            return content(folder.frames / f"{record.case_id}-{record.trial}.jpg", follow=False)
         except OSError:
             return None
 
@@ -110,7 +110,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
         OSError: It is not there, or cannot be read.
         polars.exceptions.PolarsError: It is no Parquet.
     """
-    with path.open("rb") as file:
+    with opened(path) as file:
         try:
             return pl.read_parquet(file)
         except pl.exceptions.PanicException as error:  # no Exception to Python, and damage all the same: one in 1,500 damaged files

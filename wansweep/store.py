@@ -19,17 +19,19 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -46,6 +48,8 @@ _BY_HAND = "put its old content back, or start anew without resume=; the records
 # The C emitter and parser are ten times as fast, and not in every build of PyYAML.
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Ours has 6; the C parser makes objects by recursion, without an end of its own: 100,000 brackets end the process.
+DEEPEST = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,10 +118,10 @@ class RunFolder:
         return self.path / "plan.json"
 
     def predictions(self) -> dict[str, dict[str, Any]]:
-        """Rows of the plan by case id; none in a folder that was made without, or where it cannot be read: a report does without them."""
+        """Rows of the plan by case id; none in a folder that was made without, or that cannot be read: a report does without them."""
         try:
-            return {row["case_id"]: row for row in json.loads(self.plan.read_bytes())}
-        except (OSError, ValueError, KeyError, TypeError):
+            return {row["case_id"]: row for row in json.loads(content(self.plan)) if _is_prediction(row)}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {}
 
     def sweep(self) -> Sweep:
@@ -138,7 +142,7 @@ class RunFolder:
 
     def _sweep(self, file: Path) -> Sweep:
         try:
-            return _SWEEP.validate_python(yaml.load(file.read_text(), Loader=_Loader))
+            return _SWEEP.validate_python(_from_yaml(content(file).decode()))
         except FileNotFoundError:
             raise StoreError(f"{self.path}: not a run folder (no sweep.yaml); name one under reports/<sweep>/") from None
         except (OSError, yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
@@ -178,7 +182,7 @@ class RunFolder:
 
     def _environment(self, file: Path) -> Environment:
         try:
-            return ENVIRONMENT.validate_json(file.read_bytes())
+            return ENVIRONMENT.validate_json(content(file))
         except (OSError, ValidationError) as error:
             raise StoreError(f"{file}: cannot be read as an environment ({_first_line(error)}); {_BY_HAND}") from error
 
@@ -218,9 +222,15 @@ class RunFolder:
                     part.unlink()
 
 
+def _is_prediction(row: Mapping[str, object]) -> bool:
+    """Whether every figure of a plan's row is a number that tables can hold, or null."""
+    figures = [value for name, value in row.items() if name.startswith("predicted_") and not name.endswith("_stage")]
+    return all(figure is None or (type(figure) in (int, float) and abs(figure) < 2**63) for figure in figures)  # type: ignore[arg-type]
+
+
 def _read(file: Path) -> Record | Unreadable:
     try:
-        record = from_json(file.read_bytes())
+        record = from_json(content(file))
     except NewerSchemaError as error:
         return Unreadable(name=file.name, why=str(error), newer=True)
     except ValidationError as error:
@@ -233,6 +243,20 @@ def _read(file: Path) -> Record | Unreadable:
             name=file.name, why=f"the record of {record.case_id}-{record.trial} under another name; rename it, or take the copy away"
         )
     return record
+
+
+def _from_yaml(text: str) -> object:
+    """What a YAML text says, which may be anybody's.
+
+    Raises:
+        yaml.YAMLError: It is none, or nested deeper than any of ours.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise yaml.YAMLError(f"nested more than {DEEPEST} deep")
+    return yaml.load(text, Loader=_Loader)
 
 
 def _set_aside(file: Path) -> None:
@@ -324,6 +348,34 @@ def open_folder(path: Path) -> RunFolder:
     return folder
 
 
+def opened(path: Path, *, follow: bool = True) -> BinaryIO:
+    """The file, open to be read. A run folder may be anybody's: a pipe or a device in it, which may never end, is no file.
+
+    Args:
+        path: In a run folder.
+        follow: Also where a link leads. Not for what is shown or copied as it is, or a link in a folder from elsewhere takes a file of the
+            reader's into the report.
+
+    Raises:
+        OSError: There is none.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return os.fdopen(handle, "rb")
+
+
+def content(path: Path, *, follow: bool = True) -> bytes:
+    """What is in the file, likewise.
+
+    Raises:
+        OSError: There is none.
+    """
+    with opened(path, follow=follow) as file:
+        return file.read()
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, also after a power cut.
 
@@ -351,9 +403,26 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise StoreError(f"{path}: cannot be written ({error.strerror}); what was recorded before is safe") from error
 
 
+def write_out(path: Path, content: bytes) -> None:
+    """Write where a user says: a file whole or not at all, through links; into what is there and no file (a pipe, /dev/stdout) as it comes.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    if not path.exists() or path.is_file() or path.is_dir():
+        write_atomic(Path(os.path.realpath(path)), content)  # of a loop of links resolve() makes a RuntimeError
+        return
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+
+
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         return f"{where}: {first['msg']}" if where else first["msg"]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error).splitlines()[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,13 @@ NONSENSE = {
     + ",".join(f"{name}:[{','.join(map(str, range(1, 41)))}]" for name in ("seed", "steps", "batch", "gpus"))
     + "}": "combinations",
     "~base.model": "model",
+    "~base": "base: is not there",
+    "hardware=[h100,l4]": "one hardware is wanted",
+    "sweep.name=hf_abcdefghijkl": "sweep.name: holds what is or looks like a token",
+    "sweep.exclude=[{steps:4,why:'sk-abcdefghijkl'}]": "sweep.exclude[0].why: holds what is",
+    "cluster.address=hf_abcdefghijkl": "cluster.address: holds what is",
+    "models.ti2v_5b.revision=../..": "models.ti2v_5b.revision",
+    "hydra.searchpath=[file:///no/such]": "path=/no/such is not available",
     "model=t2v": "model=t2v: no such model; did you mean 'ti2v_5b'?",
 }
 
@@ -227,12 +235,37 @@ def test_one_wrong_value_in_a_right_sweep_is_named_and_ends_with_2(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--nonsense"], ["plan", "--config-dir"], ["report"], ["compare", "x"], ["recommend"], ["watch"], ["import"]]
+    "arguments",
+    [
+        ["--nonsense"],
+        ["plan", "--config-dir"],
+        ["plan", "+sweep=quick", "--config-dir", ""],
+        ["report"],
+        ["compare", "x"],
+        ["recommend"],
+        ["watch"],
+        ["import"],
+    ],
 )
 def test_an_option_that_is_none_ends_with_2(arguments: list[str]) -> None:
     code, out, err = answered(*arguments)
     assert (code, out) == (2, "")
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("base: {model: ti2v_5b}\nsweep: {name: odd}\n", "first line of a sweep's file has to be `# @package _global_`"),
+        ("# @package _global_\ndefaults: [odd]\nsweep: {name: odd}\n", "nested too deep, or draws in itself"),
+        ("[" * 100_000, "nested too deep, or draws in itself"),
+    ],
+)
+def test_a_sweep_file_that_is_wrong_as_a_file_is_told_with_the_way_out(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "odd.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        config.read_request(["+sweep=odd"], config_dir=tmp_path)
 
 
 def test_a_sweep_without_any_case_is_no_sweep(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import psutil
@@ -17,9 +17,9 @@ Asked = tuple[str, int, str]
 
 
 @contextmanager
-def started(cases: list[Asked], **more: object) -> Iterator[subprocess.Popen[str]]:
-    """A sweep of (label, GPUs, prompt); ended with the ``with``, also by a failing test."""
-    command = [sys.executable, "-m", "tests.schedule.stub_sweep"]
+def started(cases: list[Asked], *, within: Sequence[str] = (), **more: object) -> Iterator[subprocess.Popen[str]]:
+    """A sweep of (label, GPUs, prompt); ended with the ``with``, also by a failing test. ``within`` is a command that runs it."""
+    command = [*within, sys.executable, "-m", "tests.schedule.stub_sweep"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sweep:
         assert sweep.stdin is not None
         sweep.stdin.write(json.dumps({"cases": cases, **more}) + "\n")
@@ -30,9 +30,9 @@ def started(cases: list[Asked], **more: object) -> Iterator[subprocess.Popen[str
             sweep.kill()
 
 
-def ran(cases: list[Asked], *, seconds: float = 400, **more: object) -> dict[str, Record]:
+def ran(cases: list[Asked], *, seconds: float = 400, within: Sequence[str] = (), **more: object) -> dict[str, Record]:
     """The records of a whole sweep, by label, in the order they came."""
-    with started(cases, **more) as sweep:
+    with started(cases, within=within, **more) as sweep:
         out, err = sweep.communicate(timeout=seconds)
     assert sweep.returncode == 0, err
     return {record.label: record for record in map(from_json, records_in(out))}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +22,8 @@ from wansweep.record import Outcome, RankFacts, Stage, StageKind
 from wansweep.trial.task import Ending, Seat, Task
 
 FOR_EVER_S = 600.0
+# Memory that is not the rank's own, and goes with it.
+EATS = "import os, time; parent = os.getppid(); eaten = bytearray(2 * 2**30)\nwhile os.getppid() == parent: time.sleep(0.1)"
 _STAGE = TypeAdapter(Stage)
 
 
@@ -61,6 +64,11 @@ def run_rank(task: Task, seat: Seat) -> Ending:
             lock.acquire()  # never comes
         case "hog":
             return _is_killed_for_memory()
+        case "swell":
+            return _fills_the_node()
+        case "feed":
+            subprocess.Popen([sys.executable, "-c", EATS])
+            time.sleep(FOR_EVER_S)
     return Ending(rank=seat.rank, outcome=Outcome.OK, reason="", resolved=None)
 
 
@@ -89,6 +97,16 @@ def _is_killed_for_memory() -> Ending:
     (group / "cgroup.procs").write_text(str(os.getpid()))
     hog = bytearray(2**30)
     raise AssertionError(f"{len(hog)} bytes were had of 64 MiB")
+
+
+def _fills_the_node() -> Ending:
+    """Ray's kill: more than its memory monitor allows all of the node, so slowly that it sees whose it is, and too little for the kernel's."""
+    swollen = []
+    for _ in range(64):
+        swollen.append(bytearray(32 * 2**20))
+        time.sleep(0.05)
+    time.sleep(FOR_EVER_S)
+    raise AssertionError(f"{len(swollen)} x 32 MiB were had for ever")
 
 
 def _in_a_collective(seat: Seat, *, leaver: int, seconds: float) -> Ending:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from tests.schedule.conftest import ranks
 from tests.schedule.stub import listening, ran, started
+from tests.schedule.test_exits import KERNEL_TELLS
 from wansweep.record import Outcome, Record
 
 # On one node of two logical GPUs, one after the other.
@@ -51,11 +54,11 @@ def test_after_every_accident_the_next_trial_runs_and_every_trial_is_a_row(recor
 @pytest.mark.parametrize(
     ("label", "outcome", "reason"),
     [
-        ("killed", Outcome.CRASH, "its process died"),
-        ("faulted", Outcome.CRASH, " (SIGSEGV)"),
+        ("killed", Outcome.CRASH, "its process died: SIGKILL" if KERNEL_TELLS else "its process died: The actor"),
+        ("faulted", Outcome.CRASH, "its process died: SIGSEGV" if KERNEL_TELLS else " (SIGSEGV)"),
         ("stopped", Outcome.TIMEOUT, "no sign of life for procedure.hang_s=5"),
         ("out of memory", Outcome.OOM, "CUDA out of memory. Tried to allocate 20.00 GiB"),
-        ("left its collective", Outcome.CRASH, "its process died"),
+        ("left its collective", Outcome.CRASH, "its process died: exit code 3" if KERNEL_TELLS else "its process died: The actor"),
     ],
 )
 def test_the_record_names_the_rank_its_stage_and_its_last_words(records: dict[str, Record], label: str, outcome: Outcome, reason: str) -> None:
@@ -91,6 +94,33 @@ def test_a_rank_that_the_kernel_killed_for_memory_is_an_oom_and_no_crash(records
     assert "rank 1 in Step_3_Inference: the host ran out of memory: the kernel killed its process (oom_kill " in record.reason
     assert record.shortage is not None
     assert record.shortage.of_host
+
+
+# A mount namespace in which a cgroup of our own looks like the node's: its memory counts nobody else's, and nobody else is killed for it.
+BOXED = ("unshare", "-m", "sh", "-c", 'echo $$ > "$0/cgroup.procs" && mount --bind "$0" /sys/fs/cgroup/memory && exec "$@"')
+CAN_BOX = CAN_LIMIT and shutil.which("unshare") is not None and subprocess.run(["unshare", "-m", "true"], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not CAN_BOX, reason="needs leave to make a memory cgroup and a mount namespace")
+def test_what_rays_memory_monitor_kills_is_an_oom_of_the_host_and_the_sweep_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank that took too much; and, where that is not enough, the trial's controller too, which is all that Tune sees of it."""
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.3")
+    node = CGROUPS / f"wansweep-test-node-{os.getpid()}"
+    node.mkdir()
+    (node / "memory.limit_in_bytes").write_text(str(8 * 2**30))
+    cases = [("swollen", 1, "swell 0 0"), ("all of it", 1, "feed 0 0"), ("fine", 1, "sleep 0 0")]
+    try:
+        records = ran(cases, within=(*BOXED, str(node)), cluster={"gpus": 1, "exclusive": True})
+    finally:
+        end_s = time.monotonic() + 10
+        while node.exists() and time.monotonic() < end_s:  # what Ray leaves goes by itself
+            with contextlib.suppress(OSError):
+                node.rmdir()
+            time.sleep(0.1)
+    assert {label: record.outcome for label, record in records.items()} == {"swollen": "oom", "all of it": "oom", "fine": "ok"}
+    assert records["swollen"].reason.startswith("Step_3_Inference: the host ran out of memory: Ray's memory monitor killed its process (")
+    assert records["all of it"].reason.endswith("it kills from 30.0% on), its controller's")
+    assert all(shortage and shortage.of_host for shortage in (records["swollen"].shortage, records["all of it"].shortage))
 
 
 def test_a_log_says_why_and_gives_no_secret_away(records: dict[str, Record]) -> None:

@@ -15,6 +15,8 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
+from wansweep.store import opened
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -44,7 +46,7 @@ def read(path: Path) -> Keepsake | None:
     """What is kept there; null where nothing is, or nothing that can be read."""
     try:
         # Opened here: numpy leaves open what it finds to be no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+        with opened(path) as file, np.load(file, allow_pickle=False) as kept:
             numbers = tuple(int(number) for number in kept["numbers"])
             frames = np.stack([np.asarray(Image.open(io.BytesIO(kept[f"frame{number}"].tobytes()))) for number in numbers])
             return Keepsake(latents=kept["latents"], frames=frames, numbers=numbers)

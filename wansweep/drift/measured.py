@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from wansweep.drift.distance import DISTANCE, Distance, DriftError, distance, none
 from wansweep.drift.keepsake import read
 from wansweep.record import Outcome, Record
-from wansweep.store import RunFolder, write_atomic
+from wansweep.store import RunFolder, content, write_atomic
 from wansweep.sweep import Sweep
 from wansweep.twins import references
 
@@ -23,7 +23,7 @@ def known(folder: RunFolder, sweep: Sweep, records: Sequence[Record]) -> dict[st
     found = {}
     for trial, against in _pairs(sweep, records):
         try:
-            kept = DISTANCE.validate_json((folder.drift / f"{key(trial)}.json").read_bytes())
+            kept = DISTANCE.validate_json(content(folder.drift / f"{key(trial)}.json"))
         except (OSError, ValidationError):
             continue
         if (kept.trial, kept.against, kept.latents_sha256) == (key(trial), key(against), _hashes(trial, against)):

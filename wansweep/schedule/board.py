@@ -16,6 +16,7 @@ from rich.text import Text
 
 from wansweep.record import Outcome
 from wansweep.schedule.progress import Progress
+from wansweep.store import content
 from wansweep.units import BYTES, show
 
 # Lines of a terminal that are not rows of running trials: head, bar, the count of the rest, the prompt's own.
@@ -139,7 +140,7 @@ def post(board: Board, file: Path) -> None:
 def posted(file: Path) -> Board | None:
     """The board that is there; null for none."""
     try:
-        return BOARD.validate_json(file.read_bytes())
+        return BOARD.validate_json(content(file))
     except (OSError, ValidationError):
         return None
 

@@ -24,6 +24,7 @@ from wansweep.record import Outcome, Record, SamplerFacts, Shortage, Stage, Stag
 from wansweep.schedule import processes
 from wansweep.schedule.delivery import deliver
 from wansweep.schedule.end import End, culprit
+from wansweep.schedule.exits import Exits, killed_for_memory, told_to_ray
 from wansweep.schedule.order import Order
 from wansweep.schedule.processes import Arrival, Pulses, on_node
 from wansweep.schedule.progress import Progress, gather
@@ -63,6 +64,7 @@ class Gang:
         self._arrivals: dict[int, Arrival] = {}
         self._hellos: dict[int, Hello] = {}
         self._died: set[int] = set()
+        self._exits = Exits()
         self._lost: set[int] = set()
         self._pulses = Pulses()
         self._advances = Pulses()
@@ -182,12 +184,14 @@ class Gang:
                 match answer:
                     case Arrival():
                         self._arrivals[rank] = answer
+                        if answer.node == self._here:
+                            self._exits.hold(answer.pid)
                     case Hello():
                         self._hellos[rank] = answer
                     case Ending():
                         self._endings.append(answer)
             except HostOutOfMemory as error:
-                reason = f"the host ran out of memory: {_first_line(error)}"
+                reason = f"the host ran out of memory: {killed_for_memory(str(error)) or _first_line(error)}"
                 self._endings.append(Ending(rank=rank, outcome=Outcome.OOM, reason=reason, resolved=None, shortage=Shortage(of_host=True)))
             except RayActorError as error:
                 self._died.add(rank)
@@ -199,16 +203,19 @@ class Gang:
 
     def _of_the_dead(self, rank: int, error: RayActorError) -> Ending:
         """How a rank ended whose process is gone: killed by the kernel for its host's memory, or by who knows what."""
-        killed = oom_kills() if rank in self._arrivals and self._arrivals[rank].node == self._here else None
+        here = rank in self._arrivals and self._arrivals[rank].node == self._here
+        how = told_to_ray(str(error)) or (self._exits.of(self._arrivals[rank].pid) if here and rank not in self._lost else "")
+        killed = oom_kills() if here and how in ("", "SIGKILL") else None
         if killed is not None and self._killed_before is not None and killed > self._killed_before:
             reason = f"the host ran out of memory: the kernel killed its process (oom_kill {self._killed_before} -> {killed})"
             return Ending(rank=rank, outcome=Outcome.OOM, reason=reason, resolved=None, shortage=Shortage(of_host=True))
-        return Ending(rank=rank, outcome=Outcome.CRASH, reason=f"its process died: {_first_line(error)}", resolved=None)
+        return Ending(rank=rank, outcome=Outcome.CRASH, reason=f"its process died: {how or _first_line(error)}", resolved=None)
 
     def record(self, end: End) -> Record:
         """What the trial leaves; ends the sampler."""
         outcome = end.outcome
         self._fetch_journals()
+        self._exits.close()
         log_tail = self._log_tail(end)
         died_of = processes.fatal_signal(log_tail) if end.rank in self._died else ""
         ok = next((ending for ending in sorted(self._endings, key=lambda e: e.rank) if ending.resolved), None)
@@ -220,7 +227,7 @@ class Gang:
             label=self._order.case.label,
             trial=self._order.trial,
             outcome=outcome,
-            reason=f"{end.reason} ({died_of})" if died_of else end.reason,
+            reason=f"{end.reason} ({died_of})" if died_of and died_of not in end.reason else end.reason,
             resolved=ok.resolved if ok and outcome is Outcome.OK else None,
             stages=self._attributed(stages, trace) if trace else stages,
             started_utc=self._started_utc,

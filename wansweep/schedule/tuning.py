@@ -7,10 +7,15 @@ needs is free. Every admitted trial ends in a record, also when its controller d
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import OutOfMemoryError as HostOutOfMemory
+from ray.exceptions import RayActorError
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler
@@ -21,9 +26,10 @@ from wansweep.case import Case
 from wansweep.errors import StoreError
 from wansweep.plan.packing import Predicted
 from wansweep.plan.rules import forbidden
-from wansweep.record import Outcome, Record, from_json, unrun
+from wansweep.record import Outcome, Record, Shortage, from_json, unrun
 from wansweep.schedule.cluster import Connection, capacity_now
 from wansweep.schedule.controller import CaseTrial
+from wansweep.schedule.exits import killed_for_memory
 from wansweep.schedule.export import Exporter
 from wansweep.schedule.order import WORK, Order
 from wansweep.schedule.progress import PROGRESS, Progress
@@ -123,12 +129,30 @@ def run_trials(
             verbose=0,
         ),
     )
-    with interruptible(queue.clear, recorder.interrupted, grace_s=sweep.cluster.grace_s):
+    with _death_for_memory_is_a_death(), interruptible(queue.clear, recorder.interrupted, grace_s=sweep.cluster.grace_s):
         try:
             tuner.fit()
         except KeyboardInterrupt:
             recorder.interrupted.set()
     return recorder.interrupted.is_set()
+
+
+@contextmanager
+def _death_for_memory_is_a_death() -> Iterator[None]:
+    """While the ``with`` lasts, Tune takes a controller that Ray's memory monitor killed for one that died.
+
+    The error of it is no RayActorError (ray 2.60), and Tune ends the whole experiment on one that it does not know.
+    """
+    failed = RayActorManager._actor_task_failed
+
+    def told(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:  # noqa: ANN401  (Tune's)
+        failed(manager, tracked_actor_task, RayActorError(error_msg=str(exception)) if isinstance(exception, HostOutOfMemory) else exception)
+
+    RayActorManager._actor_task_failed = told
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = failed
 
 
 def _order(sweep: Sweep, case: Case, trial: int, connection: Connection, run_folder: str, kept: frozenset[str]) -> Order:
@@ -246,6 +270,9 @@ class _Recorder(Callback):  # type: ignore[misc]
         if trial.trial_id in self._recorded:
             return
         order: Order = trial.config["order"]
+        if killed := killed_for_memory(_error_of(trial)):
+            self._end(order, Outcome.OOM, f"the host ran out of memory: {killed}, its controller's", shortage=Shortage(of_host=True))
+            return
         reason = f"its controller on node {order.place[0][:8]} died, or the node with it"
         if not self._again(order, reason):
             self.give_up(order, f"{reason}; see the logs in the Ray dashboard")
@@ -260,5 +287,18 @@ class _Recorder(Callback):  # type: ignore[misc]
 
     def give_up(self, order: Order, reason: str) -> None:
         """The record of a trial that left none, and is not tried again."""
-        record = unrun(order.case, order.trial, Outcome.CRASH, reason)
-        self._watcher.finished(replace(record, earlier_attempts=order.earlier_attempts, shared_with=self._queue.shared_with(order)))
+        self._end(order, Outcome.CRASH, reason)
+
+    def _end(self, order: Order, outcome: Outcome, reason: str, *, shortage: Shortage | None = None) -> None:
+        record = unrun(order.case, order.trial, outcome, reason)
+        beside = self._queue.shared_with(order)
+        self._watcher.finished(replace(record, shortage=shortage, earlier_attempts=order.earlier_attempts, shared_with=beside))
+
+
+def _error_of(trial: TuneTrial) -> str:
+    """What Ray said of a trial that went away; Tune keeps it in a file."""
+    file = trial.error_file
+    try:
+        return Path(file).read_text() if file else ""
+    except OSError:
+        return ""
