@@ -112,7 +112,7 @@ def test_compare_answers_with_its_exit_code_and_json_alone_on_stdout(tmp_path) -
     assert (done.returncode, done.stderr) == (0, "")
     document = json.loads(done.stdout)
     assert (document["exit_code"], len(document["cases"])) == (0, 6)
-    assert wansweep("compare", folder, folder, "--format", "md").stdout.startswith("**No regression: 6 inconclusive")
+    assert wansweep("compare", folder, folder, "--format", "md").stdout.startswith("**Undecided: 6 inconclusive")
     wrong = wansweep("compare", folder, folder, "--across", "trch")
     assert (wrong.returncode, wrong.stderr) == (2, "wansweep: --across trch: not compared between environments; did you mean 'torch'?\n")
 
