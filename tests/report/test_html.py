@@ -104,6 +104,14 @@ def test_the_points_are_the_ok_cases_and_the_line_is_the_frontier(records: list[
     assert all("(n=2)" in row["time"] and "±" in row["time"] for row in cost.data["points"])
 
 
+def test_points_have_the_colours_of_the_lever_that_the_run_turned(records: list[Record]) -> None:
+    assert '"title": "Offload"' in json.dumps(picture(records, "cost").chart)
+    wide = [record for record in records if record.case.offload == "none" and record.case.model == "t2v_a14b"]
+    chart = json.dumps(picture(wide, "cost").chart)
+    assert '"title": "Parallel"' in chart
+    assert '"title": "Model"' not in chart  # of one model
+
+
 def test_card_lines_end_with_the_first_card_that_holds_every_case(records: list[Record]) -> None:
     cards = picture(records, "cost").data["cards"]
     top = max(row["gib"] for row in picture(records, "cost").data["points"])

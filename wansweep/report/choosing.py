@@ -11,7 +11,7 @@ from wansweep.report.cells import cell, known, table
 from wansweep.tables.choices import Choice, Choices, choices, not_ok
 from wansweep.tables.recommendation import OBJECTIVE_METRICS, Objective
 from wansweep.tables.results import Results
-from wansweep.tables.stability import Verdict
+from wansweep.tables.stability import MIN_TRIALS, Verdict
 from wansweep.tables.tradeoffs import HOST, LEAST_SAVED_BYTES
 from wansweep.units import GIB, NOT_MEASURED
 
@@ -73,10 +73,11 @@ def cautions(results: Results) -> Iterator[str]:
         told = "Every case" if tiny == len(results.sweep.cases) else f"{tiny} of {len(results.sweep.cases)} cases"
         yield f"{told} ran as a miniature (weights=tiny): its seconds and bytes say nothing of the real model's."
     measured = results.summary.filter(results.summary["n"] > 0)
-    single = measured.filter(measured["n"] == 1).height
-    if single and not results.environment.imported:
-        told = "Every figure is" if single == measured.height else f"The figures of {single} case(s) are"
-        yield f"{told} of one trial, so no spread is known; procedure.repeats=3 gives one."
+    few = measured.filter(measured["n"] < MIN_TRIALS)
+    if few.height and not results.environment.imported:
+        told = "Every figure is" if few.height == measured.height else f"The figures of {few.height} case(s) are"
+        trials = "one trial" if few["n"].max() == 1 else "one or two trials"
+        yield f"{told} of {trials}, so no spread is known; procedure.repeats={MIN_TRIALS} gives one."
     far = results.summary.filter(results.summary["stable"] == str(Verdict.NOISY)).iter_rows(named=True)
     noisy = [f"{row['label']} (±{METRIC['half_width_pct'].show(row['half_width_pct'])} %)" for row in far]
     if noisy:
@@ -195,7 +196,8 @@ def _best(one: Choices) -> Iterator[str]:
         if of in one.best and (of is not Objective.GPU_SECONDS or _several_gpus(one)):
             choice = one.best[of]
             on = f" on {choice.candidate.gpus} GPUs" if (choice.candidate.gpus or 1) > 1 else ""
-            yield f"{word[0].lower()}{word[1:]} {choice.candidate.case.label} {_figure(of, choice)}{on}"
+            lossy = " (lossy)" if choice.candidate.lossy else ""
+            yield f"{word[0].lower()}{word[1:]} {choice.candidate.case.label} {_figure(of, choice)}{on}{lossy}"
 
 
 def _figure(of: Objective, choice: Choice) -> str:

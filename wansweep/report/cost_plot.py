@@ -21,6 +21,7 @@ from wansweep.tables.results import Results
 from wansweep.tables.tradeoffs import HOST, memory_measured
 from wansweep.units import GIB
 
+LEVERS = {"offload": "Offload", "cache": "Cache", "quant": "Quant", "attention": "Attention", "parallel": "Parallel", "dtype": "dtype"}
 _NO_MEMORY = "No memory was measured in any case that ended ok."
 _NAMES: dict[str, Any] = {"align": "right", "dx": -2, "dy": -7, "color": MUTED, "fontSize": 11}
 
@@ -42,7 +43,8 @@ def picture(results: Results) -> Picture:
     x = times([point["total_s"] for point in points], title="Total time (s)")
     highest = 1.06 * max([top, *(card["gib"] for card in cards)])
     y = alt.Y("gib:Q", title=f"Peak {MEMORY[memory]} (GiB)", scale=alt.Scale(domain=[0, highest], nice=False))
-    offloads, models = distinct(points, "offload"), distinct(points, "model")
+    lever, models = _lever(points), distinct(points, "model")
+    colour = alt.Color(f"{lever}:N", title=LEVERS[lever], scale=colours(distinct(points, lever)))
     hover = [CASE, alt.Tooltip("time:N", title="Time"), alt.Tooltip("memory:N", title="Memory"), alt.Tooltip("settings:N", title="Settings")]
     hover += [alt.Tooltip("drift:N", title="Drift")] if any(point["drift"] for point in points) else []
     names = on("cards").encode(y=y, x=alt.value("width"), text="names:N")
@@ -52,9 +54,7 @@ def picture(results: Results) -> Picture:
         names.mark_text(**_NAMES, stroke=PANEL, strokeWidth=4, strokeJoin="round"),
         names.mark_text(**_NAMES),
         on("frontier").mark_line(interpolate="step-after", color=INK, strokeWidth=1.5, opacity=0.7).encode(x=x, y=y, detail="line:N"),
-        points_of_cases(x, y, colour=alt.Color("offload:N", title="Offload", scale=colours(offloads)), models=models, hover=hover).encode(
-            opacity=alt.Opacity("weight:Q", scale=None)
-        ),
+        points_of_cases(x, y, colour=colour, models=models, hover=hover).encode(opacity=alt.Opacity("weight:Q", scale=None)),
         on("points").mark_text(align="right", dx=-9, color=MUTED, fontSize=11).encode(x=x, y=y, text="beside:N"),
         height=420,
     )
@@ -69,12 +69,18 @@ def _timed(row: Row) -> str:
     return f"{figure(row, 'total_s')}{spread} (n={row['n']})"
 
 
+def _lever(points: Sequence[Row]) -> str:
+    """What the points have the colours of: offload, and in a run with one mode of it the lever that was turned most."""
+    turned = {name: len(distinct(points, name)) for name in LEVERS}
+    return "offload" if turned["offload"] > 1 else max(LEVERS, key=lambda name: turned[name])
+
+
 def _point(row: Row, memory: str, ahead: Collection[str]) -> Row:
     settings = f"{row['gpus']} GPU(s), {row['parallel']}, {row['width']}x{row['height']}x{row['frames']}, {row['steps']} steps, {row['dtype']}"
     told = {"time": _timed(row), "memory": f"{figure(row, memory)}", "settings": settings, "drift": drift.told(row), "gib": row[memory] / GIB}
     first = row["case_id"] in ahead
     told |= {"weight": 0.95 if first else 0.45, "beside": f"{row['gpus']} GPUs" if first and (row["gpus"] or 1) > 1 else ""}
-    return {**{name: row[name] for name in ("case_id", "label", "offload", "model", "total_s")}, **told}
+    return {**{name: row[name] for name in ("case_id", "label", "model", "total_s", *LEVERS)}, **told}
 
 
 def _frontier(videos: Sequence[Choices]) -> list[Row]:

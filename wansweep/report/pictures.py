@@ -106,7 +106,8 @@ def shapes(names: Sequence[str]) -> alt.Scale:
 
 def points_of_cases(x: alt.X, y: alt.Y, *, colour: alt.Color, models: Sequence[str], hover: Sequence[alt.Tooltip]) -> alt.Chart:
     """A point a case, its symbol its model; named by its label for hands, screen readers and tests."""
-    shape = alt.Shape("model:N", title="Model", scale=shapes(models))
+    legend = alt.Legend(title="Model") if len(models) > 1 else None
+    shape = alt.Shape("model:N", scale=shapes(models), legend=legend)
     marks: alt.Chart = on("points").mark_point(filled=True, size=110, opacity=0.9)
     encoded: alt.Chart = marks.encode(x=x, y=y, color=colour, shape=shape, tooltip=list(hover), description="label:N")
     return encoded
