@@ -21,7 +21,7 @@ from wansweep.record import Outcome, Record
 from wansweep.tables.constraints import Check, Limits, checks
 from wansweep.tables.results import Results
 from wansweep.tables.tradeoffs import HOST, memory_measured, unbeaten
-from wansweep.units import BYTES, GIB, JOULES, NOT_MEASURED, SECONDS
+from wansweep.units import BYTES, GIB, JOULES, SECONDS
 
 Row = dict[str, Any]
 NEAR_PCT = 25.0
@@ -54,7 +54,7 @@ class Candidate:
         n: Trials in the figures.
         stable: Verdict on them.
         lossy: Lossy levers it pulls.
-        size: As it ran, and steps; ``n/a`` for what an imported report does not state.
+        size: Model, size as it ran, and steps, as far as an imported report states them.
         ssim: 1 for a lossless case; against its lossless twin for a lossy one; null when nobody measured it.
         row: Its row of the summary.
         checks: Every constraint.
@@ -143,10 +143,12 @@ def _told_apart(answers: Sequence[Recommendation]) -> list[Recommendation]:
         alike.setdefault(one.title, []).append(one.candidates[0].case)
     asked = [field.name for field in declared_fields() if field.name not in (*FREE, *LOSSLESS, "dtype")]
     differing = {title: [name for name in asked if len({getattr(case, name) for case in cases}) > 1] for title, cases in alike.items()}
-    return [
-        replace(one, title=", ".join([one.title, *(f"{name} {getattr(one.candidates[0].case, name)}"[:60] for name in differing[one.title])]))
-        for one in answers
-    ]
+    told = []
+    for one in answers:
+        case = one.candidates[0].case
+        more = [f"{name} {getattr(case, name)}"[:60] for name in differing[one.title]] or [case.label] * (len(alike[one.title]) > 1)
+        told.append(replace(one, title=", ".join([one.title, *more])))
+    return told
 
 
 def _unstated(row: Row) -> str | None:
@@ -209,7 +211,7 @@ def _candidate(row: Row, case: Case, memory: str | None, videos: frozenset[str],
             Objective.ENERGY: row["energy_j"],
             Objective.GPU_SECONDS: None if total_s is None or row["gpus"] is None else total_s * row["gpus"],
         },
-        size=" ".join(_words(row)),
+        size=_title(row),
         n=row["n"],
         stable=row["stable"],
         lossy=lossy,
@@ -219,11 +221,13 @@ def _candidate(row: Row, case: Case, memory: str | None, videos: frozenset[str],
     )
 
 
-def _words(row: Row) -> tuple[str, ...]:
-    told = {name: NOT_MEASURED if row[name] is None else str(row[name]) for name in ("model", "task", "width", "height", "frames", "steps")}
+def _title(row: Row) -> str:
+    """``t2v_a14b 1280x720x81, 40 steps``, of what is stated."""
     # The 5B makes videos from text and from pictures.
-    task = () if row["task"] is None or told["model"].startswith(told["task"]) else (told["task"],)
-    return told["model"], *task, f"{told['width']}x{told['height']}x{told['frames']},", told["steps"], "steps"
+    task = None if row["model"] is None or row["task"] is None or row["model"].startswith(row["task"]) else row["task"]
+    size = None if row["width"] is None else "x".join(str(row[name]) for name in ("width", "height", "frames") if row[name] is not None)
+    steps = "steps not stated" if row["steps"] is None else f"{row['steps']} steps"
+    return f"{' '.join(filter(None, (row['model'] or 'model not stated', task, size)))}, {steps}"
 
 
 def _with_frontier(candidates: Sequence[Candidate]) -> list[Candidate]:
