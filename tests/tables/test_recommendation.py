@@ -81,7 +81,7 @@ def test_the_least_energy_is_found_and_a_case_without_energy_is_no_answer() -> N
 
 def test_every_constraint_is_told_met_or_not_and_near_misses_are_named() -> None:
     one = answer(RUN, vram_bytes=20.5 * GIB, total_s=11.0)
-    text = rendered.render([one], RUN, Limits(vram_bytes=20.5 * GIB, total_s=11.0), width=400)
+    text = rendered.render([one], RUN, Limits(vram_bytes=20.5 * GIB, total_s=11.0))
     assert one.best is None
     assert "Fastest under 22.01 GB = 20.50 GiB (GPU memory allocated), under 11 s: no measured case meets every constraint" in text
     assert [near.case.label for near in one.near_misses] == ["model"]

@@ -6,13 +6,11 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from rich import box
-from rich.table import Column, Table
 from rich.text import Text
 
 from wansweep.metrics import Metric
 from wansweep.report.cells import cell, code, table
-from wansweep.report.text import as_text
+from wansweep.report.text import Shown, as_text, fitted
 from wansweep.tables.changes import CHANGED, CaseChange, Comparison, FigureChange, Verdict
 from wansweep.tables.difference import LEVEL, Difference
 from wansweep.tables.pairing import MatchedBy
@@ -145,16 +143,23 @@ def _change(of: Difference, metric: Metric) -> str:
 
 def terminal(comparison: Comparison, *, width: int | None = None, colour: bool = False) -> str:
     """A row a figure that both sides have, under it the stages that changed; below the table why others have none, and what to know of it."""
-    numbers = [Column(name, justify="right") for name in _COLUMNS[2:]]
-    rich_table = Table("Case", *_COLUMNS[:2], *numbers, title=summary(comparison), box=box.SIMPLE)
-    whys = []
+    rows, whys = [], []
     for case in comparison.cases:
-        rows = [[case.label, figure.verdict, *_cells(figure)] for figure in case.figures]
-        rows += [[f"  {stage}", *cells] for stage, *cells in _stage_rows(case)]
-        for label, verdict, *cells in rows or [[case.label, case.verdicts[0], *[""] * (len(_COLUMNS) - 1)]]:
-            rich_table.add_row(Text(label), Text(verdict, style=_COLOURS.get(Verdict(verdict), "")), *map(Text, cells))
+        told = [[case.label, figure.verdict, *_cells(figure)] for figure in case.figures]
+        told += [[f"  {stage}", *cells] for stage, *cells in _stage_rows(case)]
+        rows += told or [[case.label, case.verdicts[0], *[""] * (len(_COLUMNS) - 1)]]
         whys += [f"{case.label}: {case.verdicts[0]}: {case.why}"] if case.why else []
-    return as_text(rich_table, *map(Text, whys), *map(Text, notes(comparison)), width=width, colour=colour)
+    spare = {"Base": 2, "Head": 1, "n": 3}
+    columns = [
+        Shown(heading=name, cells=[_coloured(name, row[place]) for row in rows], number=place > 2, spare=spare.get(name, 0))
+        for place, name in enumerate(("Case", *_COLUMNS))
+    ]
+    table = fitted(columns, width=width, title=summary(comparison))
+    return as_text(table, *map(Text, whys), *map(Text, notes(comparison)), width=width, colour=colour)
+
+
+def _coloured(heading: str, text: str) -> Text:
+    return Text(text, style=_COLOURS.get(Verdict(text), "") if heading == "Verdict" else "")
 
 
 def as_json(comparison: Comparison, *, base: str, head: str, exit_code: int) -> str:

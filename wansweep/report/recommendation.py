@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from wansweep.metrics import METRIC
 from wansweep.report import drift
 from wansweep.report.cells import known
 from wansweep.report.choosing import MEMORY
-from wansweep.report.text import as_text
+from wansweep.report.text import Shown, as_text, fitted
 from wansweep.tables.constraints import Limits
 from wansweep.tables.recommendation import NEAR_PCT, OBJECTIVE_METRICS, Candidate, Objective, Recommendation
 from wansweep.tables.results import Results
@@ -43,7 +42,7 @@ def _one(answer: Recommendation, results: Results, limits: Limits, *, width: int
     else:
         lines = [f"{_asked(answer, limits)}: no measured case meets every constraint"]
     lines += [f"  {_nearness(one)}: {one.case.label} ({_figures(one)}): {_missed(one)}" for one in answer.near_misses]
-    return as_text(Text(answer.title, style="bold"), *map(Text, lines), _table(answer), width=width, colour=colour)
+    return as_text(Text(answer.title, style="bold"), *map(Text, lines), _table(answer, width), width=width, colour=colour)
 
 
 def _nearness(one: Candidate) -> str:
@@ -80,14 +79,26 @@ def _command(results: Results, one: Candidate) -> str:
     return results.sweep.command_for(one.case.label)
 
 
-def _table(answer: Recommendation) -> Table:
-    figures = [
-        Column(heading, justify="right") for heading in ("GPUs", *(metric.heading for metric in OBJECTIVE_METRICS.values()), "SSIM", "n")
+def _table(answer: Recommendation, width: int | None) -> Table:
+    rows = answer.candidates
+    columns = [
+        Shown(heading="Case", cells=[Text(one.case.label) for one in rows]),
+        Shown(heading="GPUs", cells=[known(one.gpus) for one in rows], number=True, spare=1),
     ]
-    table = Table("Case", *figures, "Frontier", "Constraints", box=box.SIMPLE)
-    for one in answer.candidates:
-        checks = "; ".join(f"{'met' if check.met else 'NOT met'} {check.name}: {check.told}" for check in one.checks) or "none asked"
-        shown = [known(one.gpus), *(OBJECTIVE_METRICS[of].show(value) for of, value in one.figures.items()), METRIC["ssim"].show(one.ssim)]
-        mark = "yes" if one.on_frontier else ""
-        table.add_row(Text(one.case.label), *shown, known(one.n), mark, Text(checks, style="" if one.met else "yellow"))
-    return table
+    for of, metric in OBJECTIVE_METRICS.items():
+        spare = 0 if of in (Objective.TIME, Objective.VRAM, answer.objective) else 4
+        columns.append(Shown(heading=metric.heading, cells=[metric.show(one.figures[of]) for one in rows], number=True, spare=spare))
+    columns += [
+        Shown(heading="SSIM", cells=[METRIC["ssim"].show(one.ssim) for one in rows], number=True, spare=2),
+        Shown(heading="n", cells=[known(one.n) for one in rows], number=True, spare=3),
+        Shown(heading="Frontier", cells=["yes" if one.on_frontier else "" for one in rows], spare=1),
+    ]
+    if any(one.checks for one in rows):
+        columns.append(Shown(heading="Constraints", cells=[_checks(one, "; " if width is None else "\n") for one in rows]))
+    return fitted(columns, width=width)
+
+
+def _checks(one: Candidate, between: str) -> Text:
+    """Every constraint, and whether it is met."""
+    told = [f"{'met' if check.met else 'NOT met'} {check.name}: {check.told}" for check in one.checks]
+    return Text(between.join(told), style="" if one.met else "yellow")
