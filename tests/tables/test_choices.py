@@ -74,7 +74,13 @@ def test_the_report_the_page_and_the_terminal_begin_with_them_and_with_what_fail
 def test_a_run_without_a_choice_has_no_such_section_and_its_page_says_what_there_is() -> None:
     alone = run(measured("only", 1.0, 10.0, weights="random"))
     assert choosing.section(alone) == ""
-    assert "one case ended ok" in choosing.page(alone)
+    page = choosing.page(alone)
+    assert "Made in one way" in page
+    assert '<th scope="row">ti2v_5b t2v 128x64x17, 4 steps</th><td><a href="#case-' in page
+    assert '<td class="number" data-unit="s">7.75</td>' in page
+    assert "Fastest" not in page
+    lossy = run(measured("fp8", 1.0, 10.0, weights="random", quant=Quant.TORCHAO_FP8))
+    assert "1 lossy without a measured drift do not count" in choosing.page(lossy)
     failed = run(make_record(make_case(label="a"), outcome=Outcome.CRASH, reason="died"))
     assert "No case of this run ended ok." in choosing.page(failed)
     assert choosing.lines(failed) == []

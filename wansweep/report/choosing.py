@@ -36,34 +36,29 @@ MOST_VIDEOS, MOST_CHOICES, MOST_NAMED = 12, 12, 6
 OPEN_VIDEOS = 2
 
 
-def told_videos(results: Results) -> tuple[tuple[Choices, ...], int]:
-    """The videos to tell, and how many more there are: those with a choice, and without any of them the others."""
+def _sorted_out(results: Results) -> tuple[list[Choices], list[Choices]]:
+    """The videos with something to choose between, and those that were made in one way."""
     made = choices(results)
-    several = [one for one in made if one.measured > 1] or list(made)
-    return tuple(several[:MOST_VIDEOS]), len(made) - len(several[:MOST_VIDEOS])
+    return [one for one in made if one.measured > 1], [one for one in made if one.measured == 1]
 
 
 def section(results: Results) -> str:
     """What report.md says; empty for a run without a video that was made in two ways."""
-    videos, more = told_videos(results)
-    if not any(one.measured > 1 for one in videos):
+    several, single = _sorted_out(results)
+    if not several:
         return ""
     parts = ["# Choosing", READING]
-    for one in videos:
+    for one in several[:MOST_VIDEOS]:
         rows = [_cells(choice, one) for choice in one.choices[:MOST_CHOICES]]
         parts += [f"**{cell(one.title)}**: {cell(_count(one))}", table(_headings(one), rows, numeric_from=1)]
-    return "\n\n".join([*parts, *([_more(more, "above")] if more else [])])
-
-
-def _more(count: int, where: str) -> str:
-    """Of the videos that were made in one way only, or that there is no room for."""
-    return f"{count} more video{'s are' if count > 1 else ' is'} in the table {where} only."
+    left = len(single) + max(0, len(several) - MOST_VIDEOS)
+    return "\n\n".join([*parts, *([f"{left} more video{'s are' if left > 1 else ' is'} in the table above only."] if left else [])])
 
 
 def lines(results: Results) -> list[str]:
     """What the terminal says: a line a video that was made in two ways."""
-    videos, _ = told_videos(results)
-    return [f"{one.title}: {', '.join(_best(one))}" for one in videos if one.measured > 1]
+    several, _ = _sorted_out(results)
+    return [f"{one.title}: {', '.join(_best(one))}" for one in several[:MOST_VIDEOS]]
 
 
 def cautions(results: Results) -> Iterator[str]:
@@ -87,13 +82,35 @@ def cautions(results: Results) -> Iterator[str]:
 
 def page(results: Results) -> str:
     """What report.html begins with."""
-    videos, more = told_videos(results)
-    told = "".join(_article(one, whole=place < OPEN_VIDEOS) for place, one in enumerate(videos))
+    several, single = _sorted_out(results)
+    told = "".join(_article(one, whole=place < OPEN_VIDEOS) for place, one in enumerate(several[:MOST_VIDEOS])) + _one_way(single)
     told = told or '<p class="empty">No case of this run ended ok.</p>'
-    rest = f'<p class="reading">{_more(more, "below")}</p>' if more else ""
+    left = max(0, len(several) - MOST_VIDEOS) + max(0, len(single) - MOST_VIDEOS)
+    rest = (
+        f'<p class="reading">{left} more video{"s are" if left > 1 else " is"} in the <a href="#all">table below</a> only.</p>' if left else ""
+    )
     beside = _beside(results)
     aside = f"<aside>{beside}</aside>" if beside else ""
     return f'<section id="answer" class="first{"" if beside else " alone"}"><div>{told}{rest}</div>{aside}</section>'
+
+
+def _one_way(single: Sequence[Choices]) -> str:
+    """A table of the videos with nothing to choose between, a row each."""
+    if not single:
+        return ""
+    first = single[0]
+    headings = ("Video", "Case", *_headings(first)[1:-1])
+    names = "".join(f'<th scope="col"{_kind(place - 1)}>{escape(name)}</th>' for place, name in enumerate(headings))
+    rows = []
+    for one in single[:MOST_VIDEOS]:
+        choice = next(iter(one.choices), None)
+        if choice is None:
+            rows.append(f'<tr><th scope="row">{escape(one.title)}</th><td colspan="{len(headings) - 1}">{escape(_count(one))}</td></tr>')
+            continue
+        cells = "".join(f"<td{_kind(place)}>{escape(text)}</td>" for place, text in enumerate(_cells(choice, first)[1:-1], start=1))
+        rows.append(f'<tr><th scope="row">{escape(one.title)}</th><td>{_link(choice)}{_lossy_note(choice)}</td>{cells}</tr>')
+    body = f'<div class="inner"><table><thead><tr>{names}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return f'<article class="video"><h2>Made in one way</h2><p class="reading">Nothing to choose between.</p>{body}</article>'
 
 
 def _article(one: Choices, *, whole: bool) -> str:
@@ -113,8 +130,11 @@ def _article(one: Choices, *, whole: bool) -> str:
 def _row(choice: Choice, one: Choices) -> str:
     _, *figures = _cells(choice, one)
     cells = "".join(f"<td{_kind(place)}>{escape(text)}</td>" for place, text in enumerate(figures, start=1))
-    lossy = f"<small>{escape(_lossy(choice))}</small>" if choice.candidate.lossy else ""
-    return f'<tr><th scope="row">{_link(choice)}{lossy}</th>{cells}</tr>'
+    return f'<tr><th scope="row">{_link(choice)}{_lossy_note(choice)}</th>{cells}</tr>'
+
+
+def _lossy_note(choice: Choice) -> str:
+    return f"<small>{escape(_lossy(choice))}</small>" if choice.candidate.lossy else ""
 
 
 def _kind(place: int) -> str:

@@ -136,6 +136,8 @@ def _header(results: Results) -> str:
 
 
 def _machine(results: Results) -> str:
+    if results.environment.imported:
+        return f"imported from {results.environment.imported}"
     gpus = [gpu.name or "unnamed GPU" for gpu in results.environment.gpus]
     if gpus:
         return f"{len(gpus)} x {gpus[0]}" if len(set(gpus)) == 1 else ", ".join(gpus)
