@@ -89,6 +89,8 @@ def test_a_run_without_a_choice_has_no_such_section_and_its_page_says_what_there
 def test_videos_of_different_settings_are_no_alternatives_to_each_other() -> None:
     both = run(*(measured(f"{frames}-{mode}", 1.0, 10.0, frames=frames, offload=mode) for frames in (17, 33) for mode in ("none", "model")))
     assert [one.measured for one in choices(both)] == [2, 2]
+    asked = run(*(measured(f"{prompt}", 1.0, 10.0, prompt=f"a\n{prompt}", weights="random") for prompt in ("cat", "dog")))
+    assert [one.title for one in choices(asked)] == [f"ti2v_5b t2v 128x64x17, 4 steps, prompt a {prompt}" for prompt in ("cat", "dog")]
 
 
 def test_a_reader_is_warned_of_miniatures_single_trials_and_noise() -> None:

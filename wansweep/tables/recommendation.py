@@ -146,7 +146,9 @@ def _told_apart(answers: Sequence[Recommendation]) -> list[Recommendation]:
     told = []
     for one in answers:
         case = one.candidates[0].case
-        more = [f"{name} {getattr(case, name)}"[:60] for name in differing[one.title]] or [case.label] * (len(alike[one.title]) > 1)
+        more = [" ".join(f"{name} {getattr(case, name)}".split())[:60] for name in differing[one.title]] or [case.label] * (
+            len(alike[one.title]) > 1
+        )
         told.append(replace(one, title=", ".join([one.title, *more])))
     return told
 
