@@ -112,7 +112,7 @@ def test_compare_answers_with_its_exit_code_and_json_alone_on_stdout(tmp_path) -
     assert (done.returncode, done.stderr) == (0, "")
     document = json.loads(done.stdout)
     assert (document["exit_code"], len(document["cases"])) == (0, 6)
-    assert wansweep("compare", folder, folder, "--format", "md").stdout.startswith("**No regression: 6 inconclusive")
+    assert wansweep("compare", folder, folder, "--format", "md").stdout.startswith("**Undecided: 6 inconclusive")
     wrong = wansweep("compare", folder, folder, "--across", "trch")
     assert (wrong.returncode, wrong.stderr) == (2, "wansweep: --across trch: not compared between environments; did you mean 'torch'?\n")
 
@@ -122,7 +122,10 @@ def test_recommend_answers_and_tells_wrong_units_apart(tmp_path) -> None:
     wansweep("import", str(ROOT / "tests" / "data" / "seed_report.md"), "-o", folder)
     done = wansweep("recommend", folder, "--max-vram", "40GiB", "--objective", "vram")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Least VRAM under 40.00 GiB (peak allocated): 02_Efficiency_Mode_720p (147.06 s, 31.27 GiB; n=1, insufficient)" in done.stdout
+    assert (
+        "Least VRAM under 42.95 GB = 40.00 GiB (GPU memory allocated): 02_Efficiency_Mode_720p (147.06 s, 31.27 GiB; n=1, insufficient)"
+        in done.stdout
+    )
     wrong = wansweep("recommend", folder, "--max-vram", "24XB")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith("wansweep: --max-vram 24XB: write an amount of memory above 0 with its unit, as 24GB")

@@ -29,7 +29,7 @@ _PATH = re.compile(r"(?<![\w.:/~-])(?:~|file:/|)(?:/[\w.+@=-]+)+/([\w.+@=-]*)")
 TABLES = {
     "summary": "one row a case of a run; figures are medians over its trials",
     "stages": "one row a stage of a rank of a trial",
-    "records": "one row a trial; `record` is the whole record as JSON, `record.schema.json` its schema",
+    "records": "one row a trial; column record is the whole record as JSON, record.schema.json its schema",
     "environments": "one row a run: where and with which versions it ran, and what was asked",
 }
 

@@ -27,8 +27,8 @@ USAGE = """\
 wansweep [run] +sweep=NAME [overrides]     run a sweep; the last line on stdout is its run folder
 wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record (resume.force=true: although things differ)
 wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts)
-wansweep report RUN_DIR                    render a run folder's report again (--format md|html|terminal|seed)
-wansweep recommend RUN_DIR                 which case to use: [--max-vram 24GB] [--max-time 120s] [--objective time|vram|energy|gpu_seconds]
+wansweep report RUN_DIR                    render a run folder's report again (--format md|html|terminal|seed|svg)
+wansweep recommend RUN_DIR                 which case to use: [--max-vram 24GB] [--max-time 120s] [--max-gpus N] [--objective gpu_seconds]
 wansweep compare BASE HEAD                 what became faster, slower, smaller or larger; exit code 3 for a regression
 wansweep merge RUN_DIR RUN_DIR... [-o]     one run folder of several that ran under one environment
 wansweep export RUN_DIR... -o FOLDER       a data set to publish: Parquet, JSON schema, card
@@ -281,13 +281,15 @@ def recommend(arguments: Sequence[str]) -> int:
     from wansweep.publish import read_results
     from wansweep.report import recommendation as rendered
     from wansweep.store import open_folder
-    from wansweep.tables.recommendation import Limits, Objective
+    from wansweep.tables.constraints import Limits
+    from wansweep.tables.recommendation import Objective
     from wansweep.tables.recommendation import recommend as recommended
 
     parser = argparse.ArgumentParser(prog="wansweep recommend", description=recommend.__doc__)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--max-vram", metavar="24GB", help="on the fullest GPU")
     parser.add_argument("--max-time", metavar="120s", help="of a whole run")
+    parser.add_argument("--max-gpus", metavar="N", help="that a case may take")
     parser.add_argument("--min-ssim", metavar="0.95", help="of the frames, against the lossless twin")
     parser.add_argument("--objective", choices=tuple(map(str, Objective)), default="time")
     parser.add_argument("--allow-lossy", action="store_true", help="count lossy cases whose drift was not measured")
@@ -295,6 +297,7 @@ def recommend(arguments: Sequence[str]) -> int:
     limits = Limits(
         vram_bytes=quantities.byte_count(options.max_vram, option="--max-vram") if options.max_vram is not None else None,
         total_s=quantities.seconds(options.max_time, option="--max-time") if options.max_time is not None else None,
+        gpus=quantities.count(options.max_gpus, option="--max-gpus") if options.max_gpus is not None else None,
         ssim=quantities.share(options.min_ssim, option="--min-ssim") if options.min_ssim is not None else None,
         allow_lossy=options.allow_lossy,
     )

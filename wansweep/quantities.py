@@ -1,4 +1,4 @@
-"""Amounts as a user types them: ``24GB``, ``90s``, ``2min``, to bytes and seconds."""
+"""Amounts as a user types them: ``24GB``, ``90s``, ``2min``, to bytes and seconds; counts and shares."""
 
 from __future__ import annotations
 
@@ -31,6 +31,17 @@ def seconds(text: str, *, option: str) -> float:
         ConfigError: It is no positive length of time with its unit.
     """
     return _amount(text, _SECONDS, option=option, rule="a length of time above 0 with its unit, as 120s, 1.5min, 2h or 800ms")
+
+
+def count(text: str, *, option: str) -> int:
+    """How many, 1 at least.
+
+    Raises:
+        ConfigError: It is no such number.
+    """
+    if not re.fullmatch(r"[1-9]\d{0,5}", text.strip()):
+        raise ConfigError([f"{option} {text}: write a whole number above 0, as 2"])
+    return int(text)
 
 
 def share(text: str, *, option: str) -> float:

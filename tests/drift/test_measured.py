@@ -23,7 +23,8 @@ from wansweep.publish import Publisher, read_results
 from wansweep.record import Record
 from wansweep.report import html, markdown
 from wansweep.store import RunFolder, create
-from wansweep.tables.recommendation import Limits, Objective, recommend
+from wansweep.tables.constraints import Limits
+from wansweep.tables.recommendation import Objective, recommend
 from wansweep.telemetry.environment import environment
 
 PLAIN = make_case(label="plain")

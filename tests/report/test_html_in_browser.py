@@ -53,7 +53,7 @@ def test_the_page_opens_without_an_error_and_without_a_request(browser: Page, ru
     assert browser.console() == []
     assert browser.requests() == [run.as_uri()]
     drawn = [figure.get_attribute("id") for figure in browser.all("figure:has(svg)")]
-    assert drawn == ["cost", "ladder", "scaling-step", "scaling-efficiency", "timeline", "memory", "steps"]
+    assert drawn == ["cost", "ladder", "time", "scaling-step", "scaling-efficiency", "timeline", "memory", "steps"]
 
 
 def test_a_point_names_its_case_on_hover_and_on_click(browser: Page, run: Path, labels: dict[str, str]) -> None:
@@ -81,6 +81,20 @@ def test_filters_leave_the_cases_that_fit_all_of_them(browser: Page, run: Path, 
     browser.one('[data-filter="outcome"]').send_keys("oom")
     assert [labels[id_] for id_ in browser.shown_cases()] == ["t2v_a14b-1080p"]
     assert browser.one("#count").text == "1 of 18 cases"
+
+
+def test_the_first_screen_has_the_answer_and_its_links_and_counts_lead_to_the_cases(browser: Page, run: Path, labels: dict[str, str]) -> None:
+    browser.open(run)
+    first, second = browser.all("#answer .video")
+    assert "Fastest\n31." in first.text
+    assert "t2v_a14b-cfg2-8" in second.text
+    assert browser.run("return arguments[0].getBoundingClientRect().bottom < innerHeight", first)
+    assert "t2v_a14b-1080p" in browser.one("#answer .failures").text
+    browser.click(browser.one('.chips [data-outcome="oom"]'))
+    assert [labels[id_] for id_ in browser.shown_cases()] == ["t2v_a14b-1080p"]
+    browser.click(second.find_element("link text", "t2v_a14b-expert"))
+    assert "t2v_a14b-expert" in browser.until(lambda: browser.one(".details .breakdown").text)
+    assert browser.one("#count").text == "18 of 18 cases"
 
 
 def test_a_heading_sorts_by_key_and_mouse_and_keeps_what_was_not_measured_at_the_end(browser: Page, run: Path, labels: dict[str, str]) -> None:
@@ -173,6 +187,7 @@ def test_names_and_reasons_stay_text_wherever_they_stand(browser: Page, tmp_path
 def test_a_run_without_an_ok_case_says_why_there_are_no_pictures(browser: Page, tmp_path: Path) -> None:
     browser.open(report(tmp_path, gpu_records(gpu_cases()[:4], failed=True)))
     assert browser.one("#trade figure").text.endswith("The table below has every case with its reason.")
+    assert "No case of this run ended ok." in browser.one("#answer").text
     assert "out of memory" in browser.one("#steps .picked").text
     assert browser.console() == []
 

@@ -21,7 +21,7 @@ def test_the_picture_is_an_svg_with_a_point_a_case_its_axes_and_its_cards() -> N
     root = ET.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     said = {"".join(part.itertext()) for part in root.iter("{http://www.w3.org/2000/svg}text")}
-    assert {"Total time (s)", "Peak GPU memory reserved (GiB)"} <= said
+    assert {"Total time (s)", "Peak GPU memory in use (GiB)"} <= said
     ok = {record.label for record in records if record.outcome is Outcome.OK}
     assert {part.get("aria-label") for part in root.iter() if part.get("aria-roledescription") == "point"} - {None} >= ok
     assert "colour:" not in text

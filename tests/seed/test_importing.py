@@ -164,7 +164,8 @@ def test_a_report_that_contradicts_itself_is_kept_as_it_is_and_the_contradiction
             "# Some Report\n",
             "line 1: the seed format has '# Wan2.2 Benchmark Report' here, found '# Some Report'",
         ),
-        ("\n", "\r\n", "line 1"),
+        ("\n", "\r\n", "line 1: the seed format has a line that ends in LF alone here"),
+        ("# Wan2.2 Benchmark Report\n", "\ufeff# Wan2.2 Benchmark Report\n", "line 1: the seed format has no byte order mark here"),
     ],
 )
 def test_a_damaged_report_is_one_error_with_its_line_the_rule_and_the_way_out(there: str, instead: str, told: str) -> None:

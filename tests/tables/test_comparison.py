@@ -192,6 +192,31 @@ def test_the_markdown_has_the_summary_first_the_changes_next_and_the_rest_folded
     assert "| a | slower | Step (s) | 1.000 | 1.500 | +50.0 % +-0.2 (+0.500 s) | 5, 5 |" in text
     assert text.index("| a | slower") < text.index("<details><summary>Every case (1)</summary>\n\n| Case")
     assert "<details><summary>Stages of a</summary>" in text
+    assert "| Step_0_Inference | slower |" in text
+    assert "| VAE_Decoding | same |" not in text
+
+
+def test_one_trial_against_one_is_undecided_and_its_large_changes_stand_at_the_top() -> None:
+    case = make_case(label="a")
+    text = rendered.markdown(compare(run(*repeats(case, (1.0,))), run(*repeats(case, (3.0,)))), base="a", head="b")
+    assert text.startswith("**Undecided: 1 inconclusive; total time x2.032")
+    seen, _, folded = text.partition("<details>")
+    assert "| a | inconclusive | Step (s) | 1.000 | 3.000 | +200.0 % (+2.000 s) | 1, 1 |" in seen
+    assert "T5" not in seen
+    assert "| a | inconclusive | T5 (s) | 1.00 | 1.00 | +0.0 % (+0.00 s) | 1, 1 |" in folded
+    assert "more trials decide: procedure.repeats=5" in seen
+
+
+def test_a_comment_has_no_more_than_its_site_takes() -> None:
+    cases = [make_case(label=f"case-{seed}", seed=seed, steps=40) for seed in range(20)]
+    sides = [run(*[record for case in cases for record in repeats(case, tuple(f * s for s in STEADY))]) for f in (1.0, 1.5)]
+    found = compare(*sides)
+    text = rendered.markdown(found, base="a", head="b", most=20_000)
+    assert len(text) < 20_500
+    assert text.startswith("**Regression: 20 slower")
+    assert text.endswith("`wansweep compare --format json` has every case, figure and stage.\n")
+    assert "| case-19 | slower |" in text
+    assert len(rendered.markdown(found, base="a", head="b")) < 65_536
 
 
 def test_students_distribution_agrees_with_its_tables_and_holm_with_his_example() -> None:

@@ -18,7 +18,8 @@ from wansweep.record import Outcome, Record
 from wansweep.report import recommendation as rendered
 from wansweep.seed import importing
 from wansweep.seed.parse import parse
-from wansweep.tables.recommendation import Limits, Objective, Recommendation, recommend
+from wansweep.tables.constraints import Limits
+from wansweep.tables.recommendation import Objective, Recommendation, recommend
 from wansweep.tables.results import Results, tabulate
 from wansweep.telemetry.environment import environment
 from wansweep.units import GIB
@@ -80,9 +81,9 @@ def test_the_least_energy_is_found_and_a_case_without_energy_is_no_answer() -> N
 
 def test_every_constraint_is_told_met_or_not_and_near_misses_are_named() -> None:
     one = answer(RUN, vram_bytes=20.5 * GIB, total_s=11.0)
-    text = rendered.render([one], RUN, Limits(vram_bytes=20.5 * GIB, total_s=11.0), width=400)
+    text = rendered.render([one], RUN, Limits(vram_bytes=20.5 * GIB, total_s=11.0))
     assert one.best is None
-    assert "Fastest under 20.50 GiB (peak allocated), under 11 s: no measured case meets every constraint" in text
+    assert "Fastest under 22.01 GB = 20.50 GiB (GPU memory allocated), under 11 s: no measured case meets every constraint" in text
     assert [near.case.label for near in one.near_misses] == ["model"]
     assert "near miss: model (9.75 s, 22.00 GiB" in text
     assert "NOT met max-vram: 1.50 GiB too much; met max-time: 1.25 s to spare" in text
@@ -91,13 +92,33 @@ def test_every_constraint_is_told_met_or_not_and_near_misses_are_named() -> None
 
 def test_what_the_next_gib_and_the_next_second_would_buy() -> None:
     assert answer(RUN, vram_bytes=24 * GIB).trades == (
-        "8.00 GiB more would buy 3.60 s (0.45 s for each GiB): two",
-        "10.00 s more would save 16.00 GiB (1.60 GiB for each second): leaf",
+        "18.00 GiB more would buy 2.00 s (0.11 s for each GiB): none",
+        "10.00 s more would save 16.00 GiB (1.6 GiB for each second): leaf",
+        "1 GPU more would buy 3.60 s: two",
     )
 
 
-def test_the_frontier_is_what_no_countable_case_beats_in_time_and_memory() -> None:
-    assert {one.case.label for one in answer(RUN).candidates if one.on_frontier} == {"model", "leaf", "two"}
+def test_the_frontier_is_what_no_countable_case_beats_in_time_memory_and_gpus() -> None:
+    assert {one.case.label for one in answer(RUN).candidates if one.on_frontier} == {"none", "model", "leaf", "two"}
+
+
+def test_a_case_that_takes_more_gpus_than_there_are_is_no_answer_and_no_near_miss() -> None:
+    assert best(gpus=1) == "none"
+    assert best(gpus=2) == "two"
+    only = answer(RUN, gpus=1, total_s=5.0)
+    assert (only.best, "two" in [one.case.label for one in only.near_misses]) == (None, False)
+
+
+def test_where_nothing_meets_the_constraints_nor_nearly_the_nearest_is_named() -> None:
+    found = answer(RUN, vram_bytes=3 * GIB)
+    assert [(one.case.label, one.excess_pct) for one in found.near_misses] == [("leaf", 100.0)]
+    assert "  the nearest, 100 % beyond: leaf (19.75 s, 6.00 GiB" in rendered.render([found], RUN, Limits(vram_bytes=3 * GIB))
+    assert answer(RUN, vram_bytes=23 * GIB).near_misses == ()
+
+
+def test_videos_from_text_and_from_pictures_are_told_apart() -> None:
+    found = recommend(run(measured("text", 2.0, 9.0), measured("picture", 1.0, 9.0, task="i2v")), Limits(), Objective.TIME)
+    assert [one.candidates[0].size.split()[:2] for one in found] == [["ti2v_5b", "t2v"], ["ti2v_5b", "i2v"]]
 
 
 def test_a_lossy_case_whose_video_is_its_twins_to_the_bit_has_a_measured_drift_of_none() -> None:

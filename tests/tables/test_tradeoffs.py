@@ -9,9 +9,8 @@ from tests.conftest import make_case
 from tests.makers import make_record, make_stages, with_figures
 from wansweep.case import Case
 from wansweep.levers import Offload
-from wansweep.record import Outcome
 from wansweep.tables.frames import stages_frame, summary_frame
-from wansweep.tables.tradeoffs import frontier, ladder, memory_measured, scaling
+from wansweep.tables.tradeoffs import ladder, memory_measured, scaling, unbeaten
 from wansweep.units import GIB
 
 MEMORY = "peak_reserved_bytes"
@@ -30,17 +29,16 @@ def named(labels: Sequence[str]) -> list[Case]:
     return [make_case(label=label, seed=seed) for seed, label in enumerate(labels)]
 
 
-def test_the_frontier_holds_what_no_other_case_beats_in_both() -> None:
-    fast, small, beaten, twin = named(["fast", "small", "beaten", "as fast, larger"])
-    frame = summary((beaten, 5.0, 30.0), (small, 4.0, 10.0), (twin, 1.0, 40.0), (fast, 1.0, 20.0))
-    assert frontier(frame, MEMORY)["label"].to_list() == ["fast", "small"]
+def test_a_point_is_beaten_by_one_that_is_nowhere_more_and_somewhere_less() -> None:
+    points = [(5.0, 30.0), (4.0, 10.0), (1.0, 40.0), (1.0, 20.0), (1.0, 20.0)]
+    assert unbeaten(points) == {1, 3, 4}
+    assert unbeaten([]) == set()
 
 
-def test_the_frontier_leaves_out_what_was_not_measured_or_failed() -> None:
-    known, unknown, failed = named(["known", "unknown", "failed"])
-    records = [make_record(failed, outcome=Outcome.OOM)]
-    frame = pl.concat([summary((known, 2.0, 20.0), (unknown, 1.0, None)), summary_frame([failed], records, stages_frame(records))])
-    assert frontier(frame, MEMORY)["label"].to_list() == ["known"]
+def test_what_is_not_known_of_a_point_beats_nothing() -> None:
+    assert unbeaten([(2.0, 20.0), (1.0, None)]) == {0, 1}
+    assert unbeaten([(2.0, None), (1.0, None), (3.0, None)]) == {1}
+    assert unbeaten([(1.0, 20.0), (2.0, None)]) == {0}
 
 
 def test_a_rung_is_the_seconds_for_each_gib_against_the_twin_without_offload() -> None:
@@ -65,10 +63,15 @@ def test_scaling_is_held_against_the_fewest_gpus_of_the_same_case() -> None:
     assert {row["group"] for row in rows.values()} == {"1"}
 
 
-def test_memory_falls_back_from_reserved_to_the_hosts_to_none() -> None:
+def test_memory_is_the_most_telling_that_every_case_has_and_without_a_gpu_the_hosts() -> None:
     (case,) = named(["case"])
     assert memory_measured(summary((case, 1.0, 3.0))) == MEMORY
     assert memory_measured(summary((case, 1.0, None))) is None
+    other = make_case(label="other", seed=7)
+    whole = with_figures(make_stages(case), peak_reserved_bytes=GIB, device_used_bytes=GIB)
+    some = [make_record(case, stages=whole), make_record(other, stages=with_figures(make_stages(other), peak_reserved_bytes=GIB))]
+    assert memory_measured(summary_frame([case], some[:1], stages_frame(some[:1]))) == "peak_device_bytes"
+    assert memory_measured(summary_frame([case, other], some, stages_frame(some))) == MEMORY
     stages = with_figures(make_stages(case), host_bytes=GIB)
     records = [make_record(case, stages=stages)]
     assert memory_measured(summary_frame([case], records, stages_frame(records))) == "peak_host_bytes"

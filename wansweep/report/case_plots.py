@@ -148,7 +148,7 @@ def _memory() -> dict[str, object]:
         alt.Tooltip("from:Q", title="At (s)", format=".2f"),
         alt.Tooltip("gib:Q", title="GiB", format=".2f"),
     ]
-    y = alt.Y("gib:Q", title="GiB", scale=alt.Scale(zero=True))
+    y = alt.Y("gib:Q", title="Memory (GiB)", scale=alt.Scale(zero=True))
     dash = alt.StrokeDash("what:N", title=None)
     line = on("lines").mark_line(strokeWidth=1.8, color=INK, interpolate="monotone").encode(x=x, y=y, strokeDash=dash, detail="rank:N")
     dots = on("lines").mark_point(size=60, opacity=0).encode(x=x, y=y, tooltip=hover)
@@ -157,7 +157,7 @@ def _memory() -> dict[str, object]:
 
 def _steps() -> dict[str, object]:
     x = alt.X("step:Q", title="Step", axis=alt.Axis(labelExpr=_WHOLE, tickMinStep=1), scale=alt.Scale(nice=False, padding=12))
-    y = alt.Y("seconds:Q", title="Seconds", scale=alt.Scale(zero=True))
+    y = alt.Y("seconds:Q", title="Step time (s)", scale=alt.Scale(zero=True))
     shade = alt.Color("group:N", title=None, scale=_SHADE)
     hover = [alt.Tooltip("step:Q", title="Step"), alt.Tooltip("told:N", title="Seconds"), alt.Tooltip("group:N", title="Expert")]
     return drawn(

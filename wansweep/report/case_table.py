@@ -27,8 +27,9 @@ _SETTINGS = {
     "cache": "Cache",
 }
 # What a case is chosen by stands before its settings, the rest after them.
-_FIRST = ("total_s", "half_width_pct", "step_s", "peak_reserved_bytes")
+_FIRST = ("total_s", "half_width_pct", "step_s", "peak_device_bytes")
 _FIGURES = (
+    "peak_reserved_bytes",
     "peak_allocated_bytes",
     "peak_host_bytes",
     "load_s",

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from wansweep.metrics import Metric
 from wansweep.report.cells import cell, code, table
-from wansweep.report.text import as_text
+from wansweep.report.text import Shown, as_text, fitted
 from wansweep.tables.changes import CHANGED, CaseChange, Comparison, FigureChange, Verdict
 from wansweep.tables.difference import LEVEL, Difference
 from wansweep.tables.pairing import MatchedBy
 
-_COLUMNS = ("Case", "Verdict", "Figure", "Base", "Head", "Change", "n")
+# Behind the case or the stage.
+_COLUMNS = ("Verdict", "Figure", "Base", "Head", "Change", "n")
+# GitHub takes 65,536 in a comment; some are left for what a workflow puts around it.
+MOST_CHARACTERS = 60_000
+MOST_ROWS = 200
 _COLOURS = {
     Verdict.FAILS: "red",
     Verdict.SLOWER: "red",
@@ -31,7 +33,9 @@ _COLOURS = {
 def summary(comparison: Comparison) -> str:
     """One line: regressions or none, counts of verdicts, and the mean of the total times."""
     counts = Counter(verdict for case in comparison.cases for verdict in case.verdicts)
-    head = "Regression" if comparison.has_regression else "Nothing comparable" if comparison.is_empty else "No regression"
+    decided = any(counts[verdict] for verdict in (*CHANGED, Verdict.SAME))
+    quiet = "Nothing comparable" if comparison.is_empty else "No regression" if decided else "Undecided"
+    head = "Regression" if comparison.has_regression else quiet
     told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]) or "no cases"
     mean = f"; total time x{comparison.mean_ratio:.3f} (geometric mean)" if comparison.mean_ratio else ""
     return f"{head}: {told}{mean}"
@@ -57,35 +61,70 @@ def notes(comparison: Comparison) -> list[str]:
             f"A change is told when it passes both thresholds of its figure and Welch's test at {100 * LEVEL:g} % for the whole report "
             f"({comparison.comparisons} comparisons, Holm); +- is half the 95 % interval of one; one trial against one is never significant"
         )
+    if any(Verdict.INCONCLUSIVE in case.verdicts for case in comparison.cases):
+        lines.append(
+            "inconclusive: the interval of the change reaches beyond a threshold, or there is none (one trial against one); "
+            "more trials decide: procedure.repeats=5"
+        )
     return lines
 
 
-def markdown(comparison: Comparison, *, base: str, head: str) -> str:
-    """The summary line, the cases that changed, and the rest folded."""
-    changed = [case for case in comparison.cases if any(verdict in CHANGED for verdict in case.verdicts)]
-    parts = [f"**{summary(comparison)}**", f"{code(base)} -> {code(head)}"]
-    if changed:
-        parts.append(table(_COLUMNS, _rows(changed, changed_only=True), numeric_from=3))
-    parts.append("\n".join(f"- {cell(line)}" for line in notes(comparison)))
-    everything = table(_COLUMNS, _rows(comparison.cases, changed_only=False), numeric_from=3)
-    parts.append(_folded(f"Every case ({len(comparison.cases)})", everything))
-    parts += [_folded(f"Stages of {cell(case.label)}", _stage_table(case)) for case in comparison.cases if case.stages]
-    return "\n\n".join(part for part in parts if part) + "\n"
+def markdown(comparison: Comparison, *, base: str, head: str, most: int = MOST_CHARACTERS) -> str:
+    """The summary line, what changed, what may have, and the rest folded; the end is left out where a comment has no room for it."""
+    cases = comparison.cases
+    changed = [case for case in cases if any(verdict in CHANGED for verdict in case.verdicts)]
+    suspected = _table(_rows([case for case in cases if case.figures], _is_suspected))
+    parts = [
+        f"**{summary(comparison)}**",
+        f"{code(base)} -> {code(head)}",
+        _table(_rows(changed, _is_change)),
+        suspected and f"Beyond the thresholds, and not told from chance:\n\n{suspected}",
+        "\n".join(f"- {cell(line)}" for line in notes(comparison)),
+        *(_folded(f"Stages of {cell(case.label)}", _table(_stage_rows(case), heading="Stage")) for case in changed if case.stages),
+        _folded(f"Every case ({len(cases)})", _table(_rows(cases, lambda _: True))),
+    ]
+    kept: list[str] = []
+    for part in filter(None, parts):
+        if sum(map(len, kept)) + len(part) > most:
+            kept.append("There is more than a comment has room for: `wansweep compare --format json` has every case, figure and stage.")
+            break
+        kept.append(part)
+    return "\n\n".join(kept) + "\n"
 
 
 def _folded(title: str, text: str) -> str:
     return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
-def _rows(cases: Sequence[CaseChange], *, changed_only: bool) -> list[list[str]]:
+def _table(rows: Sequence[Sequence[str]], *, heading: str = "Case") -> str:
+    """Empty without rows."""
+    more = f"\n\n{len(rows) - MOST_ROWS} more rows are in `wansweep compare --format json`." if len(rows) > MOST_ROWS else ""
+    return table((heading, *_COLUMNS), rows[:MOST_ROWS], numeric_from=3) + more if rows else ""
+
+
+def _is_change(figure: FigureChange) -> bool:
+    return figure.verdict in CHANGED
+
+
+def _is_suspected(figure: FigureChange) -> bool:
+    """Whether it would be a change if it were not for chance: a reader wants to see it, and a gate not to act on it."""
+    return figure.verdict is Verdict.INCONCLUSIVE and abs(figure.difference.change) > figure.threshold.margin(figure.difference.base)
+
+
+def _rows(cases: Sequence[CaseChange], wanted: Callable[[FigureChange], bool]) -> list[list[str]]:
+    """A row a figure that is wanted; a case without figures has one that says why."""
     rows = []
     for case in cases:
-        verdict = ", ".join(case.verdicts)
-        figures = [figure for figure in case.figures if not changed_only or figure.verdict in CHANGED]
-        rows += [[case.label, figure.verdict if not changed_only else verdict, *_cells(figure)] for figure in figures]
-        if not figures:
-            rows.append([case.label, f"{verdict}: {case.why}" if case.why else verdict, "", "", "", "", ""])
+        rows += [[case.label, figure.verdict, *_cells(figure)] for figure in case.figures if wanted(figure)]
+        if not case.figures:
+            verdict = ", ".join(case.verdicts)
+            rows.append([case.label, f"{verdict}: {case.why}" if case.why else verdict, *[""] * (len(_COLUMNS) - 1)])
     return rows
+
+
+def _stage_rows(case: CaseChange) -> list[list[str]]:
+    """The stages that changed or may have: a case of forty steps has eighty that did not."""
+    return [[one.stage, one.change.verdict, *_cells(one.change)] for one in case.stages if _is_change(one.change) or _is_suspected(one.change)]
 
 
 def _cells(figure: FigureChange) -> list[str]:
@@ -95,25 +134,32 @@ def _cells(figure: FigureChange) -> list[str]:
 
 def _change(of: Difference, metric: Metric) -> str:
     """``+5.1 % +-1.2 (+0.35 s)``."""
-    percent = "" if of.percent is None else f"{of.percent:+.1f} %"
+    percent = "" if of.percent is None else f"{of.percent:+z.1f} %"
     width = "" if of.half_width is None or not of.base else f" +-{100 * of.half_width / abs(of.base):.1f}"
-    sign = "+" if of.change >= 0 else ""
-    return f"{percent}{width} ({sign}{metric.show(of.change)} {metric.unit.symbol})".strip()
-
-
-def _stage_table(case: CaseChange) -> str:
-    rows = [[one.stage, one.change.verdict, *_cells(one.change)] for one in case.stages]
-    return table(("Stage", *_COLUMNS[1:]), rows, numeric_from=3)
+    # What rounds to nothing has no sign of its own.
+    shown = metric.show(of.change).replace("-", "") if not float(metric.show(of.change)) else metric.show(of.change)
+    return f"{percent}{width} ({'' if shown.startswith('-') else '+'}{shown} {metric.unit.symbol})".strip()
 
 
 def terminal(comparison: Comparison, *, width: int | None = None, colour: bool = False) -> str:
-    """A row a figure that both sides have; under the table what to know of it."""
-    rich_table = Table(*_COLUMNS, title=summary(comparison), box=box.SIMPLE)
+    """A row a figure that both sides have, under it the stages that changed; below the table why others have none, and what to know of it."""
+    rows, whys = [], []
     for case in comparison.cases:
-        for row in _rows([case], changed_only=False):
-            verdict = next((v for v in Verdict if row[1].startswith(v)), None)
-            rich_table.add_row(Text(row[0]), Text(row[1], style=_COLOURS.get(verdict, "") if verdict else ""), *map(Text, row[2:]))
-    return as_text(rich_table, *map(Text, notes(comparison)), width=width, colour=colour)
+        told = [[case.label, figure.verdict, *_cells(figure)] for figure in case.figures]
+        told += [[f"  {stage}", *cells] for stage, *cells in _stage_rows(case)]
+        rows += told or [[case.label, case.verdicts[0], *[""] * (len(_COLUMNS) - 1)]]
+        whys += [f"{case.label}: {case.verdicts[0]}: {case.why}"] if case.why else []
+    spare = {"Base": 2, "Head": 1, "n": 3}
+    columns = [
+        Shown(heading=name, cells=[_coloured(name, row[place]) for row in rows], number=place > 2, spare=spare.get(name, 0))
+        for place, name in enumerate(("Case", *_COLUMNS))
+    ]
+    table = fitted(columns, width=width, title=summary(comparison))
+    return as_text(table, *map(Text, whys), *map(Text, notes(comparison)), width=width, colour=colour)
+
+
+def _coloured(heading: str, text: str) -> Text:
+    return Text(text, style=_COLOURS.get(Verdict(text), "") if heading == "Verdict" else "")
 
 
 def as_json(comparison: Comparison, *, base: str, head: str, exit_code: int) -> str:

@@ -48,7 +48,7 @@ def pictures(results: Results) -> list[Picture]:
 def _point(row: Row, lossy: list[str]) -> Row:
     told = {"time": f"{figure(row, 'total_s')} (n={row['n']})", "lossy": ", ".join(lossy) or _LOSSLESS, "drift": drift.told(row)}
     # A cache and its strength are one lever.
-    lever = " + ".join(dict.fromkeys("cache" if one.startswith("cache") else one.partition("=")[0] for one in lossy)) or _LOSSLESS
+    lever = " + ".join(one for one in lossy if not one.startswith("cache_")) or _LOSSLESS
     return {**{name: row[name] for name in ("case_id", "label", "model", "total_s", "flip")}, **told, "lever": lever}
 
 

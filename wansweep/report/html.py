@@ -15,17 +15,15 @@ from typing import Any
 
 import polars as pl
 
-from wansweep.lossy import lossy_levers
-from wansweep.record import Outcome, Record
-from wansweep.report import case_plots, case_table, pictures, plots
-from wansweep.report.cells import figure
+from wansweep.record import Record
+from wansweep.report import case_plots, case_table, choosing, pictures, plots
 from wansweep.report.library import library
 from wansweep.report.markdown import left_out, sections
 from wansweep.report.pictures import Picture, Row
+from wansweep.tables.compute import device_names
 from wansweep.tables.evidence import Evidence
 from wansweep.tables.repeats import counted
 from wansweep.tables.results import Results, narrowed
-from wansweep.tables.tradeoffs import memory_measured
 from wansweep.units import NOT_MEASURED
 
 # Of contact sheets and of the data of cases' pictures, in the page; what is over is found in frames/ and trace.json.
@@ -43,11 +41,15 @@ def render(results: Results, evidence: Evidence | None = None, *, breakdowns: Ma
     """
     shown = spokesmen(results)
     over_all = plots.pictures(results)
+    # Two abreast but for the first; an odd one has the row to itself.
+    pairs = [one.key for one in over_all[1:] if one.chart]
+    alone = pairs[-1] if len(pairs) % 2 else None
+    drawn = "".join(_figure(one, wide=one.key == alone) for one in over_all)
     told = sections(results) if breakdowns is None else breakdowns
     body = [
         _header(results),
-        _answers(results),
-        f'<section id="trade"><h2>Choosing</h2><div class="pictures">{"".join(map(_figure, over_all))}</div></section>',
+        choosing.page(results),
+        f'<section id="trade"><h2>Choosing</h2><div class="pictures">{drawn}</div></section>',
         _one_case(results),
         f'<section id="all"><h2>Every case</h2><p class="reading">{_TABLE}</p>{case_table.render(results, shown)}</section>',
         _environment(results),
@@ -117,7 +119,8 @@ def _header(results: Results) -> str:
     sweep = results.sweep
     counts = results.summary.group_by("outcome", maintain_order=True).len().iter_rows()
     chips = "".join(
-        f'<span class="outcome {(outcome or case_table.NOT_RUN).split()[0]}">{count} {outcome or case_table.NOT_RUN}</span>'
+        f'<a href="#all" class="outcome {(outcome or case_table.NOT_RUN).split()[0]}" data-outcome="{outcome or case_table.NOT_RUN}">'
+        f"{count} {outcome or case_table.NOT_RUN}</a>"
         for outcome, count in counts
     )
     began = min((record.started_utc for record in results.records), default="")
@@ -133,36 +136,23 @@ def _header(results: Results) -> str:
 
 
 def _machine(results: Results) -> str:
+    if results.environment.imported:
+        return f"imported from {results.environment.imported}"
     gpus = [gpu.name or "unnamed GPU" for gpu in results.environment.gpus]
-    return f"{len(gpus)} x {gpus[0]}" if gpus and len(set(gpus)) == 1 else ", ".join(gpus) or results.environment.cpu
+    if gpus:
+        return f"{len(gpus)} x {gpus[0]}" if len(set(gpus)) == 1 else ", ".join(gpus)
+    # The driver's machine may have none of the cluster's.
+    elsewhere = {name for one in results.records if one.resolved and one.resolved.device == "cuda" for name in device_names(one)}
+    return ", ".join(sorted(elsewhere)) or results.environment.cpu
 
 
-def _answers(results: Results) -> str:
-    """The first questions, answered: the fastest case, the smallest, the fewest joules."""
-    ok = results.summary.filter(pl.col("outcome") == str(Outcome.OK))
-    memory = memory_measured(results.summary)
-    pulled = {case.id for case in results.sweep.cases if lossy_levers(case)}
-    asked = {"Fastest": "total_s", "Least memory": memory, "Least energy": "energy_j"}
-    tiles = []
-    for question, name in asked.items():
-        best = ok.filter(pl.col(name).is_not_null()).sort(name).head(1).to_dicts() if name else []
-        if best and name:
-            row = best[0]
-            link = f'<a href="#case-{escape(row["case_id"], quote=True)}">{escape(row["label"])}</a>'
-            lossy = ", lossy" if row["case_id"] in pulled else ""
-            beside = figure(row, "total_s") if name != "total_s" else figure(row, memory) if memory else ""
-            tiles.append(
-                f"<li><span>{question}</span><strong>{figure(row, name)}</strong>{link}<small>{beside}, n={row['n']}{lossy}</small></li>"
-            )
-    return f'<ul class="answers">{"".join(tiles)}</ul>' if tiles else '<p class="empty">No case of this run ended ok.</p>'
-
-
-def _figure(picture: Picture) -> str:
+def _figure(picture: Picture, *, wide: bool = False) -> str:
     head = f"<h3>{escape(picture.title)}</h3>"
     if picture.chart is None:
         return f'<figure id="{picture.key}" class="without">{head}<p class="empty">{escape(picture.why)}</p></figure>'
     reading = f'<figcaption class="reading">{escape(picture.reading)}</figcaption>'
-    return f'<figure id="{picture.key}">{head}{reading}<div class="chart"></div><p class="picked" aria-live="polite"></p></figure>'
+    kind = ' class="wide"' if wide else ""
+    return f'<figure id="{picture.key}"{kind}>{head}{reading}<div class="chart"></div><p class="picked" aria-live="polite"></p></figure>'
 
 
 def _one_case(results: Results) -> str:

@@ -11,7 +11,7 @@ import polars as pl
 from wansweep.case import Preset
 from wansweep.metrics import METRIC
 from wansweep.record import Outcome
-from wansweep.report import breakdown, drift
+from wansweep.report import breakdown, choosing, drift
 from wansweep.report.cells import cell, code, known, size, table
 from wansweep.sweep import Sweep
 from wansweep.tables.results import Results
@@ -30,6 +30,7 @@ def render(results: Results, breakdowns: Mapping[str, str] | None = None) -> str
         _head(results),
         _summary(results.summary),
         *_notes(results),
+        choosing.section(results),
         drift.section(results),
         "# Detailed Breakdown",
         _missing(results, told),
@@ -151,6 +152,9 @@ def _notes(results: Results) -> Iterable[str]:
         "ones the warm. +-(%) is half the 95 % interval of Time over n, Stable what follows from it. "
         f"{NOT_MEASURED}: not measured; a 0 was measured."
     )
+    careful = list(choosing.cautions(results))
+    if careful:
+        yield "\n".join(f"- {cell(line)}" for line in careful)
     failed = results.summary.filter(pl.col("reason").is_not_null() & (pl.col("reason") != ""))
     if not failed.is_empty():
         yield "\n".join(f"- **{cell(row['label'])}** {row['outcome']}: {cell(row['reason'])}" for row in failed.iter_rows(named=True))

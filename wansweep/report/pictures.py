@@ -19,6 +19,7 @@ Row = dict[str, Any]
 PALETTES: dict[str, dict[str, str]] = {
     "light": {
         "ink": "#1c2024",
+        "panel": "#ffffff",
         "muted": "#646b73",
         "grid": "#e4e7ea",
         "line": "#c4c9ce",
@@ -33,6 +34,7 @@ PALETTES: dict[str, dict[str, str]] = {
     },
     "dark": {
         "ink": "#e8eaed",
+        "panel": "#1b1f23",
         "muted": "#9aa2ab",
         "grid": "#2b3036",
         "line": "#474e56",
@@ -49,9 +51,10 @@ PALETTES: dict[str, dict[str, str]] = {
 # Legends one under the other: side by side they run out of a narrow page.
 _STACKED = {"layout": {"bottom": {"anchor": "start", "direction": "vertical"}}, "columnPadding": 14}
 SERIES = tuple(f"colour:{name}" for name in ("blue", "vermilion", "green", "pink", "orange", "violet", "sky", "grey"))
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
-INK, MUTED, LINE = "colour:ink", "colour:muted", "colour:line"
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left", "wedge", "arrow")
+INK, MUTED, LINE, PANEL = "colour:ink", "colour:muted", "colour:line", "colour:panel"
 CASE = alt.Tooltip("label:N", title="Case")
+NO_OK = "No case of this run ended ok, so there is nothing to draw. The table below has every case with its reason."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +89,11 @@ def on(data: str) -> alt.Chart:
     return alt.Chart(alt.NamedData(data))
 
 
+def distinct(rows: Sequence[Row], name: str) -> list[str]:
+    """The values of a field in order of appearance."""
+    return list(dict.fromkeys(str(row[name]) for row in rows))
+
+
 def colours(names: Sequence[str]) -> alt.Scale:
     """A colour for each name, in order; the palette begins again where there are more names than colours."""
     return alt.Scale(domain=list(names), range=[SERIES[place % len(SERIES)] for place in range(len(names))])
@@ -98,7 +106,8 @@ def shapes(names: Sequence[str]) -> alt.Scale:
 
 def points_of_cases(x: alt.X, y: alt.Y, *, colour: alt.Color, models: Sequence[str], hover: Sequence[alt.Tooltip]) -> alt.Chart:
     """A point a case, its symbol its model; named by its label for hands, screen readers and tests."""
-    shape = alt.Shape("model:N", title="Model", scale=shapes(models))
+    legend = alt.Legend(title="Model") if len(models) > 1 else None
+    shape = alt.Shape("model:N", scale=shapes(models), legend=legend)
     marks: alt.Chart = on("points").mark_point(filled=True, size=110, opacity=0.9)
     encoded: alt.Chart = marks.encode(x=x, y=y, color=colour, shape=shape, tooltip=list(hover), description="label:N")
     return encoded
@@ -109,6 +118,19 @@ def axis_scale(values: Sequence[float], *, zero: bool = False) -> alt.Scale:
     if values and min(values) > 0 and max(values) / min(values) > 30:
         return alt.Scale(type="log", nice=False, padding=24)
     return alt.Scale(zero=zero, padding=24) if not zero else alt.Scale(zero=True)
+
+
+def times(values: Sequence[float], *, title: str) -> alt.X:
+    """An axis of seconds with room on its right for what stands beside the slowest: logarithmic from one order of magnitude on."""
+    low, high = min(values), max(values)
+    if low > 0 and high / low > 10:
+        ratio = high / low
+        factors = (1, 2, 5) if ratio < 30 else (1, 3)
+        ticks = [factor * 10.0**power for power in range(floor(log10(low)), ceil(log10(high)) + 1) for factor in factors]
+        scale = alt.Scale(type="log", nice=False, domain=[low / ratio**0.06, high * ratio**0.2])
+        return alt.X("total_s:Q", title=title, scale=scale, axis=alt.Axis(values=ticks, format="~g"))
+    span = high - low or high or 1.0
+    return alt.X("total_s:Q", title=title, scale=alt.Scale(zero=False, nice=True, domain=[max(0.0, low - 0.08 * span), high + 0.22 * span]))
 
 
 def axis(values: Sequence[float]) -> alt.Axis:

@@ -42,6 +42,7 @@ def parse(text: str, *, path: str) -> SeedReport:
         SeedError: A line is not what the format has in its place; the message names it, the rule and the way out.
     """
     lines = _Lines(text, path=path)
+    _plain(lines, text)
     summary = _summary(lines)
     sections = []
     while not lines.at_end():
@@ -51,6 +52,15 @@ def parse(text: str, *, path: str) -> SeedReport:
     report = SeedReport(summary=tuple(summary), sections=tuple(sections))
     _held_to(lines, render.render(report))
     return report
+
+
+def _plain(lines: _Lines, text: str) -> None:
+    """What an editor or a checkout does to the file's bytes and nobody sees on the screen."""
+    if text.startswith("\ufeff"):
+        raise lines.error("no byte order mark", line=1, way_out="take it out (sed -i '1s/^\\xEF\\xBB\\xBF//' FILE)")
+    ends = next((place for place, line in enumerate(lines.lines, start=1) if line.endswith("\r")), None)
+    if ends is not None:
+        raise lines.error("a line that ends in LF alone", line=ends, way_out="take the carriage returns out (sed -i 's/\\r$//' FILE)")
 
 
 class _Lines:

@@ -1,7 +1,8 @@
 """Which of a run's cases to use: the best by one objective of those that meet every constraint, and what stands around it.
 
 Cases are alternatives only when they are asked to make the same video (`lossy.workload`). A lossy case counts only with a measured drift, or
-when the user allows it: without one, "fastest" would be the case that computes the least.
+when the user allows it: without one, "fastest" would be the case that computes the least. On the frontier is a case that no other beats with
+as few GPUs and as true a video: who has one GPU does not ask what eight of them do, and no lossy case makes a lossless one needless.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from typing import Any
 
 import polars as pl
 
-from wansweep.case import Case
-from wansweep.lossy import lossy_levers, workload
+from wansweep.case import Case, declared_fields
+from wansweep.lossy import FREE, LOSSLESS, lossy_levers, workload
 from wansweep.metrics import METRIC, Metric
 from wansweep.record import Outcome, Record
+from wansweep.tables.constraints import Check, Limits, checks
 from wansweep.tables.results import Results
-from wansweep.units import BYTES, GIB, JOULES, NOT_MEASURED, SECONDS
+from wansweep.tables.tradeoffs import HOST, memory_measured, unbeaten
+from wansweep.units import BYTES, GIB, JOULES, SECONDS
 
 Row = dict[str, Any]
-# What has to fit on a card, the most telling first: contexts included, allocator's cache included, tensors alone.
-MEMORIES = ("peak_device_bytes", "peak_reserved_bytes", "peak_allocated_bytes")
 NEAR_PCT = 25.0
 
 
@@ -44,40 +45,6 @@ OBJECTIVE_METRICS: dict[Objective, Metric] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """What a case must meet; null for no limit.
-
-    Attributes:
-        vram_bytes: At most, on the fullest GPU.
-        total_s: At most.
-        ssim: At least, against the lossless twin.
-        allow_lossy: Whether lossy cases count without a measured drift.
-    """
-
-    vram_bytes: float | None = None
-    total_s: float | None = None
-    ssim: float | None = None
-    allow_lossy: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
-    """One constraint on one case.
-
-    Attributes:
-        name: ``max-vram``, ``max-time``, ``min-ssim`` or ``drift``.
-        met: Whether it is met; what was not measured is not met.
-        told: By how much, or why not.
-        excess_pct: How far beyond, in percent of the limit; null when met, or when it cannot be said.
-    """
-
-    name: str
-    met: bool
-    told: str
-    excess_pct: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
     """A measured case.
 
@@ -87,11 +54,11 @@ class Candidate:
         n: Trials in the figures.
         stable: Verdict on them.
         lossy: Lossy levers it pulls.
-        size: As it ran, and steps; ``n/a`` for what an imported report does not state.
+        size: Model, size as it ran, and steps, as far as an imported report states them.
         ssim: 1 for a lossless case; against its lossless twin for a lossy one; null when nobody measured it.
         row: Its row of the summary.
         checks: Every constraint.
-        on_frontier: Whether no other case is as fast with as little memory.
+        on_frontier: Whether no other case is as fast with as little memory, as few GPUs and as true a video.
     """
 
     case: Case
@@ -104,6 +71,22 @@ class Candidate:
     row: Row
     checks: tuple[Check, ...]
     on_frontier: bool = False
+
+    @property
+    def gpus(self) -> int | None:
+        """How many it takes; null where an imported report does not say."""
+        count: int | None = self.row["gpus"]
+        return count
+
+    @property
+    def loss(self) -> float | None:
+        """How far its video is from the lossless twin's: 1 less SSIM; null where nobody knows."""
+        return None if self.ssim is None else 1.0 - self.ssim
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one to choose at all: lossless, or lossy with a measured drift or by the user's leave."""
+        return all(check.met for check in self.checks if check.name == "drift")
 
     @property
     def met(self) -> bool:
@@ -123,14 +106,16 @@ class Recommendation:
 
     Attributes:
         objective: What is least.
+        title: Its model, size and steps, and what else tells it apart from the run's other workloads.
         memory: Which column VRAM is; null where no case has any.
         candidates: Its measured cases, the best first, those that meet everything before the others.
         best: Null when none meets every constraint.
-        near_misses: Cases that miss a constraint by no more than `NEAR_PCT`, the nearest first.
-        trades: What more memory or more time would buy beside the best; a line each.
+        near_misses: Cases that miss a constraint by no more than `NEAR_PCT`, the nearest first; where there is no best, the nearest at least.
+        trades: What more memory, more time or more GPUs would buy beside the best; a line each.
     """
 
     objective: Objective
+    title: str
     memory: str | None
     candidates: tuple[Candidate, ...]
     best: Candidate | None
@@ -146,7 +131,26 @@ def recommend(results: Results, limits: Limits, objective: Objective) -> list[Re
         if case.id in ok:
             groups.setdefault((workload(case), _unstated(ok[case.id])), []).append(case)
     videos = _videos(results.records)
-    return [_answer([ok[case.id] for case in cases], cases, videos, limits, objective) for cases in groups.values()]
+    memory = memory_measured(results.summary)
+    memory = None if memory == HOST else memory
+    return _told_apart([_answer([ok[case.id] for case in cases], cases, videos, memory, limits, objective) for cases in groups.values()])
+
+
+def _told_apart(answers: Sequence[Recommendation]) -> list[Recommendation]:
+    """The answers; to titles that several have what differs in their requests is added."""
+    alike: dict[str, list[Case]] = {}
+    for one in answers:
+        alike.setdefault(one.title, []).append(one.candidates[0].case)
+    asked = [field.name for field in declared_fields() if field.name not in (*FREE, *LOSSLESS, "dtype")]
+    differing = {title: [name for name in asked if len({getattr(case, name) for case in cases}) > 1] for title, cases in alike.items()}
+    told = []
+    for one in answers:
+        case = one.candidates[0].case
+        more = [" ".join(f"{name} {getattr(case, name)}".split())[:60] for name in differing[one.title]] or [case.label] * (
+            len(alike[one.title]) > 1
+        )
+        told.append(replace(one, title=", ".join([one.title, *more])))
+    return told
 
 
 def _unstated(row: Row) -> str | None:
@@ -164,23 +168,30 @@ def _videos(records: Sequence[Record]) -> dict[str, frozenset[str]]:
 
 
 def _answer(
-    rows: Sequence[Row], cases: Sequence[Case], videos: dict[str, frozenset[str]], limits: Limits, objective: Objective
+    rows: Sequence[Row], cases: Sequence[Case], videos: dict[str, frozenset[str]], memory: str | None, limits: Limits, objective: Objective
 ) -> Recommendation:
-    memory = next((name for name in MEMORIES if all(row[name] is not None for row in rows)), None)
     twins = frozenset(sha for case in cases if not lossy_levers(case) for sha in videos.get(case.id, ()))
     candidates = [_candidate(row, case, memory, videos.get(case.id, frozenset()), twins, limits) for row, case in zip(rows, cases, strict=True)]
     candidates = _with_frontier(candidates)
     candidates.sort(key=lambda one: (not one.met, *_least(one, objective)))
     best = next((one for one in candidates if one.met and one.figures[objective] is not None), None)
-    near = [one for one in candidates if one.excess_pct is not None and one.excess_pct <= NEAR_PCT]
     return Recommendation(
         objective=objective,
+        title=candidates[0].size,
         memory=memory,
         candidates=tuple(candidates),
         best=best,
-        near_misses=tuple(sorted(near, key=lambda one: one.excess_pct or 0.0)),
+        near_misses=_near(candidates, best),
         trades=tuple(_trades(best, candidates)) if best else (),
     )
+
+
+def _near(candidates: Sequence[Candidate], best: Candidate | None) -> tuple[Candidate, ...]:
+    missed = sorted((one.excess_pct, place) for place, one in enumerate(candidates) if one.excess_pct is not None)
+    near = [place for excess_pct, place in missed if excess_pct <= NEAR_PCT]
+    if not near and best is None:
+        near = [place for _, place in missed[:1]]
+    return tuple(candidates[place] for place in near)
 
 
 def _least(one: Candidate, objective: Objective) -> tuple[bool, float, float]:
@@ -194,12 +205,6 @@ def _candidate(row: Row, case: Case, memory: str | None, videos: frozenset[str],
     stated = row["dtype"] is not None  # an imported report does not say how it computed
     # A bit-equal video is a measured drift: none.
     ssim = 1.0 if (not lossy and stated) or (videos and videos <= twins) else row["ssim"]
-    checks = [
-        _at_most("max-vram", vram, limits.vram_bytes, GIB, "GiB"),
-        _at_most("max-time", total_s, limits.total_s, 1.0, "s"),
-        _ssim(ssim, limits.ssim),
-        _drift(lossy, ssim, limits, row["drift_why"]),
-    ]
     return Candidate(
         case=case,
         figures={
@@ -208,77 +213,55 @@ def _candidate(row: Row, case: Case, memory: str | None, videos: frozenset[str],
             Objective.ENERGY: row["energy_j"],
             Objective.GPU_SECONDS: None if total_s is None or row["gpus"] is None else total_s * row["gpus"],
         },
-        size=" ".join(_words(row)),
+        size=_title(row),
         n=row["n"],
         stable=row["stable"],
         lossy=lossy,
         ssim=ssim,
         row=row,
-        checks=tuple(check for check in checks if check),
+        checks=checks(row, vram=vram, ssim=ssim, lossy=lossy, limits=limits),
     )
 
 
-def _words(row: Row) -> tuple[str, ...]:
-    told = {name: NOT_MEASURED if row[name] is None else str(row[name]) for name in ("model", "width", "height", "frames", "steps")}
-    return told["model"], f"{told['width']}x{told['height']}x{told['frames']},", told["steps"], "steps"
-
-
-def _at_most(name: str, value: float | None, limit: float | None, unit: float, symbol: str) -> Check | None:
-    if limit is None:
-        return None
-    if value is None:
-        return Check(name=name, met=False, told="not measured")
-    left = (limit - value) / unit
-    told = f"{left:.2f} {symbol} to spare" if left >= 0 else f"{-left:.2f} {symbol} too much"
-    return Check(name=name, met=left >= 0, told=told, excess_pct=None if left >= 0 else 100 * (value - limit) / limit)
-
-
-def _ssim(ssim: float | None, limit: float | None) -> Check | None:
-    if limit is None:
-        return None
-    if ssim is None:
-        return Check(name="min-ssim", met=False, told="drift not measured")
-    excess = None if ssim >= limit else 100 * (limit - ssim) / limit
-    return Check(name="min-ssim", met=ssim >= limit, told=METRIC["ssim"].show(ssim), excess_pct=excess)
-
-
-def _drift(lossy: tuple[str, ...], ssim: float | None, limits: Limits, why: str | None) -> Check | None:
-    """A lossy case needs a measured drift, unless the user takes it as it is."""
-    if not lossy:
-        return None
-    if ssim is not None or limits.allow_lossy:
-        return Check(name="drift", met=True, told="measured" if ssim is not None else "not measured, allowed")
-    return Check(name="drift", met=False, told=f"lossy ({', '.join(lossy)}) and its drift not measured{f': {why}' if why else ''}")
+def _title(row: Row) -> str:
+    """``t2v_a14b 1280x720x81, 40 steps``, of what is stated."""
+    # The 5B makes videos from text and from pictures.
+    task = None if row["model"] is None or row["task"] is None or row["model"].startswith(row["task"]) else row["task"]
+    size = None if row["width"] is None else "x".join(str(row[name]) for name in ("width", "height", "frames") if row[name] is not None)
+    steps = "steps not stated" if row["steps"] is None else f"{row['steps']} steps"
+    return f"{' '.join(filter(None, (row['model'] or 'model not stated', task, size)))}, {steps}"
 
 
 def _with_frontier(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates, with those marked that no other dominates in time and memory; lossy ones that may not count dominate nobody."""
-    countable = [one for one in candidates if all(check.met for check in one.checks if check.name == "drift")]
-    return [replace(one, on_frontier=one in countable and not any(_dominates(other, one) for other in countable)) for one in candidates]
-
-
-def _dominates(one: Candidate, other: Candidate) -> bool:
-    pairs = [(one.figures[of], other.figures[of]) for of in (Objective.TIME, Objective.VRAM)]
-    known = [(a, b) for a, b in pairs if a is not None and b is not None]
-    return bool(known) and all(a <= b for a, b in known) and any(a < b for a, b in known)
+    """The candidates, with those marked that no other beats; lossy ones that may not count beat nobody."""
+    countable = [place for place, one in enumerate(candidates) if one.counts]
+    held = [candidates[place] for place in countable]
+    points = [(one.figures[Objective.TIME], one.figures[Objective.VRAM], one.gpus, one.loss) for one in held]
+    ahead = {countable[place] for place in unbeaten(points)}
+    return [replace(one, on_frontier=place in ahead) for place, one in enumerate(candidates)]
 
 
 def _trades(best: Candidate, candidates: Sequence[Candidate]) -> list[str]:
-    """The next case on the frontier that is faster for more memory, and the next that is smaller for more time, limits aside."""
-    time_s, vram = best.figures[Objective.TIME], best.figures[Objective.VRAM]
-    lines = []
-    others = [
-        (one, one.figures[Objective.TIME], one.figures[Objective.VRAM]) for one in candidates if one.on_frontier and one.case.id != best.case.id
-    ]
-    placed = [
-        (one, t - time_s, m - vram) for one, t, m in others if t is not None and m is not None and time_s is not None and vram is not None
-    ]
+    """The next case on the frontier that is faster for more memory, smaller for more time, or faster on more GPUs, limits aside."""
+    time_s, vram, gpus = best.figures[Objective.TIME], best.figures[Objective.VRAM], best.gpus or 1
+    if time_s is None:
+        return []
+    others = [one for one in candidates if one.on_frontier and one.case.id != best.case.id]
+    timed = [(one, t - time_s) for one in others if (t := one.figures[Objective.TIME]) is not None]
+    here = [(one, dt) for one, dt in timed if (one.gpus or 1) <= gpus]
+    placed = [(one, dt, m - vram) for one, dt in here if vram is not None and (m := one.figures[Objective.VRAM]) is not None]
     faster = min((o for o in placed if o[1] < 0 < o[2]), key=lambda o: o[2], default=None)
     smaller = min((o for o in placed if o[2] < 0 < o[1]), key=lambda o: o[1], default=None)
+    wider = min((o for o in timed if (o[0].gpus or 1) > gpus and o[1] < 0), key=lambda o: (o[0].gpus or 1, o[1]), default=None)
+    lines = []
     if faster:
         one, dt, dm = faster
         lines.append(f"{dm / GIB:.2f} GiB more would buy {-dt:.2f} s ({-dt / (dm / GIB):.2f} s for each GiB): {one.case.label}")
     if smaller:
         one, dt, dm = smaller
-        lines.append(f"{dt:.2f} s more would save {-dm / GIB:.2f} GiB ({-dm / GIB / dt:.2f} GiB for each second): {one.case.label}")
+        lines.append(f"{dt:.2f} s more would save {-dm / GIB:.2f} GiB ({-dm / GIB / dt:.2g} GiB for each second): {one.case.label}")
+    if wider:
+        one, dt = wider
+        more = (one.gpus or 1) - gpus
+        lines.append(f"{more} GPU{'s' if more > 1 else ''} more would buy {-dt:.2f} s: {one.case.label}")
     return lines

@@ -1,4 +1,4 @@
-"""Cases held against each other: which none beats in both time and memory, what a saved GiB costs, what another GPU brings.
+"""Cases held against each other: which none beats, what a saved GiB costs, what another GPU brings.
 
 Twins are cases that declare the same but for one family of levers.
 """
@@ -19,8 +19,10 @@ from wansweep.units import GIB
 
 Row = dict[str, Any]
 
-# The best first: what the allocator took decides whether a card is large enough; without a GPU the host's memory is what there is.
-MEMORIES = ("peak_reserved_bytes", "peak_allocated_bytes", "peak_host_bytes")
+HOST = "peak_host_bytes"
+# What has to fit on a card, the most telling first: contexts included, allocator's cache included, tensors alone. Without a GPU the host's
+# memory is what there is.
+MEMORIES = ("peak_device_bytes", "peak_reserved_bytes", "peak_allocated_bytes", HOST)
 # Less is no saving, but what two runs of one case differ by.
 LEAST_SAVED_BYTES = 0.05 * GIB
 
@@ -52,15 +54,30 @@ SCALING_SCHEMA: dict[str, pl.DataType] = {
 
 
 def memory_measured(summary: pl.DataFrame) -> str | None:
-    """The memory that the cases can be held against each other by: the first of `MEMORIES` that any ok case has; null when none has one."""
+    """The memory that a run's cases are held against each other by: the first of `MEMORIES` that every ok case has, else that any has.
+
+    Null when none has one.
+    """
     ok = _ok(summary)
-    return next((name for name in MEMORIES if ok[name].count()), None)
+    counts = {name: ok[name].count() for name in MEMORIES}
+    return next(
+        (name for name, count in counts.items() if count == ok.height > 0), next((name for name, count in counts.items() if count), None)
+    )
 
 
-def frontier(summary: pl.DataFrame, memory: str) -> pl.DataFrame:
-    """The ok cases that no other beats in both total time and memory, fastest first."""
-    ok = _ok(summary).filter(pl.col("total_s").is_not_null() & pl.col(memory).is_not_null()).sort("total_s", memory)
-    return ok.filter(pl.col(memory) < pl.col(memory).cum_min().shift(1, fill_value=float("inf")))
+def unbeaten(points: Sequence[Sequence[float | None]]) -> set[int]:
+    """The places of the points that no other beats: is nowhere more and somewhere less. What is not known of a point beats nothing."""
+    order = sorted(range(len(points)), key=lambda place: [(value is None, value or 0.0) for value in points[place]])
+    kept: list[int] = []
+    for place in order:
+        if not any(_beats(points[other], points[place]) for other in kept):
+            kept.append(place)
+    return set(kept)
+
+
+def _beats(one: Sequence[float | None], other: Sequence[float | None]) -> bool:
+    known = [(a, b) for a, b in zip(one, other, strict=True) if b is not None]
+    return all(a is not None and a <= b for a, b in known) and any(a is not None and a < b for a, b in known)
 
 
 def ladder(cases: Sequence[Case], summary: pl.DataFrame, memory: str) -> pl.DataFrame:

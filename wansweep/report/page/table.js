@@ -45,6 +45,12 @@
   };
   find.addEventListener("input", filter);
   choices.forEach((choice) => choice.addEventListener("change", filter));
+  // A count in the heading shows its cases.
+  for (const chip of document.querySelectorAll(".chips [data-outcome]")) chip.addEventListener("click", () => {
+    find.value = "";
+    choices.forEach((choice) => { choice.value = choice.dataset.filter === "outcome" ? chip.dataset.outcome : ""; });
+    filter();
+  });
   document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
 
   // A breakdown is made when it is first opened: five hundred of them at once would take seconds.
