@@ -14,12 +14,15 @@ stop() {
     # `ray stop` would stop every Ray of this user; --block stops what it started.
     if [[ -n $ray ]]; then
         kill -TERM "$ray" 2>/dev/null || true
-        wait "$ray" 2>/dev/null || true
+        for _ in {1..60}; do if kill -0 "$ray" 2>/dev/null; then sleep 0.5; fi; done
     fi
     rm -rf "$scratch"
 }
 trap stop EXIT
-
+if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+    echo "launch/local.sh: something listens on port $port, maybe another Ray; RAY_PORT=N takes another port" >&2
+    exit 2
+fi
 # Ray takes 127.0.0.1 for the machine's public address, and lets every process of its listen at that or at all of them, unless it is told to
 # keep to itself as it does on macOS. Drivers that are to find such a cluster must be told the same.
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
@@ -33,9 +36,9 @@ ray=$!
 # A Ray that listens may still refuse drivers, so it is asked as a driver; one that does not listen would be asked for minutes.
 ask='import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False)'
 until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && timeout 60 python -c "$ask" "127.0.0.1:$port" >/dev/null 2>&1; do
-    if ! kill -0 "$ray" 2>/dev/null; then
+    if ((SECONDS > 300)) || ! kill -0 "$ray" 2>/dev/null; then
         cat "$scratch/start.log" >&2
-        echo "launch/local.sh: Ray did not start on port $port; is another one there? RAY_PORT=N takes another port" >&2
+        echo "launch/local.sh: Ray did not start on port $port; RAY_PORT=N takes another port" >&2
         exit 2
     fi
     sleep 0.5
