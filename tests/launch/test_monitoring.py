@@ -107,15 +107,18 @@ def test_prometheus_scrapes_a_sweep_that_started_its_own_ray_and_answers_the_das
             with subprocess.Popen(
                 command(*sweep_of, f"reports={tmp_path}"), cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             ) as sweep:
-                moved, silent = False, set(expected)
-                while sweep.poll() is None and (silent or not moved):
+                moved, whole, silent = False, False, set(expected)
+                while sweep.poll() is None and (silent or not moved or not whole):
                     steps = queried(port, "max by (case) (max_over_time(ray_wansweep_step[5m]))")
                     moved = moved or any(float(result["value"][1]) > 0 for result in steps)
+                    # Long after they were told to wait: Ray forgets what is not set again.
+                    whole = moved and [answer["value"][1] for answer in queried(port, "count(ray_wansweep_case_state)")] == ["4"]
                     silent -= {expression for expression in silent if queried(port, expression.replace("$case", ".*"))}
                     time.sleep(1)
                 sweep.send_signal(signal.SIGINT)
                 _, err = sweep.communicate(timeout=200)
             assert moved, f"{err}\n{(tmp_path / 'prometheus.log').read_text()[-2000:]}"
+            assert whole
         finally:
             scraper.terminate()
             scraper.wait(timeout=30)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
-from rich.live import Live
 
-from wansweep.schedule.board import Board, posted
+from wansweep.schedule.board import Board, Drawn, posted
 
 LOOK_EVERY_S = 1.0
 # A driver posts every second; one that renders a large report may be silent for some.
@@ -43,14 +42,14 @@ def follow(file: Path, *, stream: TextIO, once: bool = False) -> tuple[Sight, Bo
     if once or not console.is_terminal:
         console.print(last)
         return Sight.LOOKED, last
-    with Live(last, console=console, refresh_per_second=4, transient=True) as live:
+    newest = [last]
+    with Drawn(lambda: newest[-1], console=console):
         while (now := posted(file)) is not None:
-            last = now
-            if silent_s(last) > SILENT_S:
-                return Sight.SILENT, last
-            live.update(last)
+            newest = [now]
+            if silent_s(now) > SILENT_S:
+                return Sight.SILENT, now
             time.sleep(LOOK_EVERY_S)
-    return Sight.OVER, last
+    return Sight.OVER, newest[-1]
 
 
 def silent_s(board: Board) -> float:
