@@ -86,6 +86,9 @@ class _Marker:
     def progress(self, now: Progress) -> None:
         self._view.progress(now)
 
+    def finishing(self) -> None:
+        self._view.finishing()
+
     def finished(self, record: Record) -> None:
         self._view.finished(record)
         self.done += 1

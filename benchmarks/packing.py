@@ -77,6 +77,9 @@ class _Clock:
     def progress(self, now: object) -> None:
         """Not looked at."""
 
+    def finishing(self) -> None:
+        """Nothing."""
+
     def finished(self, record: Record) -> None:
         """Keep it."""
         self.records.append((time.perf_counter(), record))

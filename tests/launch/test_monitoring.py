@@ -55,6 +55,15 @@ def test_the_dashboard_groups_by_labels_that_the_series_have() -> None:
         assert by | matched <= labels[name[0]], expression
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: apt-get install prometheus)")
+def test_every_query_of_the_dashboard_is_one_that_prometheus_reads(tmp_path: Path) -> None:
+    """Those of GPUs too, which no sweep on a CPU answers. As rules, since promtool reads a lone query only by asking a server."""
+    rules = [{"record": f"query:{number}", "expr": expression.replace("$case", ".*")} for number, expression in enumerate(expressions()[:-1])]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    checked = subprocess.run(["promtool", "check", "rules", str(tmp_path / "rules.yml")], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def test_the_dashboard_names_every_state_of_a_case() -> None:
     panel = next(panel for panel in DASHBOARD["panels"] if panel["title"] == "Cases")
     named = panel["fieldConfig"]["defaults"]["mappings"][0]["options"]

@@ -22,6 +22,9 @@ class Lines:
     def progress(self, now: object) -> None:
         """Not looked at."""
 
+    def finishing(self) -> None:
+        """Not looked at."""
+
     def finished(self, record: Record) -> None:
         print(to_json(record).decode(), flush=True)
 

@@ -83,6 +83,18 @@ def test_two_repeats_of_a_case_that_run_at_once_are_two_rows() -> None:
     assert re.search(r"^case +Step_1_Inference", picture(shown), re.MULTILINE)
 
 
+def test_an_interrupt_is_told_at_once_on_a_screen_and_once_on_lines() -> None:
+    shown, _, stream = view(10)
+    shown.doing("case", 0, "Step_0_Inference")
+    shown.finishing()
+    assert " ".join(picture(shown).split()).startswith(
+        "sweep: interrupted, what runs may finish (Ctrl-C again stops it): 0 of 10 done, 1 running case Step_0"
+    )
+    for step in (1, 2):
+        shown.doing("case", 0, f"Step_{step}_Inference")
+    assert stream.getvalue().splitlines() == ["case: Step_0_Inference", "interrupted, what runs may finish (Ctrl-C again stops it)"]
+
+
 def test_the_picture_is_drawn_while_trials_come_and_go() -> None:
     """Rich draws in a thread of its own, which an error would end: the table would stand still."""
     shown, _, _ = view(600)

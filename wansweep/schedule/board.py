@@ -25,6 +25,7 @@ from wansweep.units import BYTES, show
 # Lines of a terminal that are not rows of running trials: head (two, where it is narrow), bar, the count of the rest, the prompt's own.
 FRAME = 5
 REFRESH_PER_S = 4
+FINISHING = "interrupted, what runs may finish (Ctrl-C again stops it)"
 BAR = 60
 # However narrow it is, so much of a label is shown.
 LABEL = 8
@@ -62,6 +63,7 @@ class Board:
         left_s: Seconds left at the pace so far; null before there is one.
         written_s: Wall clock when this was true.
         pid: Of the driver.
+        finishing: The user interrupted: what runs may finish, and no more starts.
     """
 
     title: str
@@ -71,6 +73,7 @@ class Board:
     left_s: float | None
     written_s: float
     pid: int
+    finishing: bool = False
 
     @property
     def done(self) -> int:
@@ -82,14 +85,17 @@ class Board:
         counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.outcomes.items()))
         waiting = self.total - self.done - len(self.running)
         done = f"{self.done} of {self.total} done{f' ({counts})' if counts else ''}"
+        if self.finishing:
+            return f"{self.title}: {FINISHING}: {done}, {len(self.running)} running"
         return f"{self.title}: {done}, {len(self.running)} running, {waiting} waiting{eta(self.left_s, ', ')}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The picture: as many running trials as the terminal has room for, and a count of the rest. Made anew for every size."""
         yield from Text(self.head()).wrap(console, options.max_width)[:2]
-        bar = Table.grid()
-        bar.add_row(ProgressBar(total=max(1, self.total), completed=self.done, width=min(BAR, options.max_width)))
-        yield bar
+        if console.is_terminal:  # without colours it is blank
+            bar = Table.grid()
+            bar.add_row(ProgressBar(total=max(1, self.total), completed=self.done, width=min(BAR, options.max_width)))
+            yield bar
         shown = max(1, console.size.height - FRAME)
         rows = [(trial.label, _cells(trial, wide=options.max_width >= WIDE)) for trial in self.running[:shown]]
         # A narrow terminal cuts the labels, not what their trials do.
@@ -185,6 +191,7 @@ def board(
     running: Mapping[tuple[str, int], tuple[str, float]],
     at: Mapping[tuple[str, int], Progress],
     left_s: float | None,
+    finishing: bool = False,
 ) -> Board:
     """The board now.
 
@@ -195,6 +202,7 @@ def board(
         running: Label and repeat to stage and, on the monotonic clock, since when.
         at: Label and repeat to what a trial told last.
         left_s: Seconds left.
+        finishing: The user interrupted.
     """
     now_s = time.monotonic()
     now = list(running.items())  # at once: another thread than the drawing one changes it
@@ -203,4 +211,13 @@ def board(
         Running(label=f"{label} #{trial}" if several[label] > 1 else label, doing=what, ran_s=now_s - since_s, at=at.get((label, trial)))
         for (label, trial), (what, since_s) in now
     )
-    return Board(title=title, total=total, outcomes=dict(outcomes), running=rows, left_s=left_s, written_s=time.time(), pid=os.getpid())
+    return Board(
+        title=title,
+        total=total,
+        outcomes=dict(outcomes),
+        running=rows,
+        left_s=left_s,
+        written_s=time.time(),
+        pid=os.getpid(),
+        finishing=finishing,
+    )

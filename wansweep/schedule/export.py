@@ -151,6 +151,9 @@ class Exporter:
                     self._end(name, case=case, rank=str(rank))
         self._sums()
 
+    def finishing(self) -> None:
+        """Those that wait will not run; nothing else changes."""
+
     def _keep_setting(self) -> None:
         while not self._over.wait(AGAIN_EVERY_S):
             for name, labels in list(self._true):

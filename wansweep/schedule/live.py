@@ -16,7 +16,7 @@ from rich.console import Console
 
 from wansweep.errors import StoreError
 from wansweep.record import Outcome, Record
-from wansweep.schedule.board import Board, Drawn, board, eta, post
+from wansweep.schedule.board import FINISHING, Board, Drawn, board, eta, post
 from wansweep.schedule.progress import Progress, left_s
 
 POST_EVERY_S = 1.0
@@ -51,6 +51,7 @@ class LiveView:
         self._title = title
         self._on_record = on_record
         self._file = file
+        self._finishing = self._told = False
         self._over = threading.Event()
         self._poster = threading.Thread(target=self._keep_posting, daemon=True)
         self._console = Console(file=stream)
@@ -79,10 +80,17 @@ class LiveView:
         self.running[label, trial] = (what, since_s)
         if not stage:
             self._say(f"{label}: {what}")
+        if self._finishing and not self._told:
+            self._told = True
+            self._say(FINISHING)
 
     def progress(self, now: Progress) -> None:
         """Where a running trial is."""
         self.at[now.label, now.trial] = now
+
+    def finishing(self) -> None:
+        """The user interrupted: what runs may finish."""
+        self._finishing = True
 
     def finished(self, record: Record) -> None:
         """A trial is over: its record is passed on first, then shown.
@@ -108,7 +116,15 @@ class LiveView:
 
     def board(self) -> Board:
         """The sweep now."""
-        return board(title=self._title, total=self.total, outcomes=self.outcomes, running=self.running, at=self.at, left_s=self._left_s())
+        return board(
+            title=self._title,
+            total=self.total,
+            outcomes=self.outcomes,
+            running=self.running,
+            at=self.at,
+            left_s=self._left_s(),
+            finishing=self._finishing,
+        )
 
     def _left_s(self) -> float | None:
         return left_s(ran_s=time.monotonic() - self._began_s, done=self.done, total=self.total)

@@ -44,6 +44,9 @@ class Watcher(Protocol):
     def finished(self, record: Record) -> None:
         """A trial is over."""
 
+    def finishing(self) -> None:
+        """The user interrupted: what runs may finish, and no more starts. From a signal's handler, so no more than noted."""
+
 
 class _Watchers:
     """Several watchers as one, told in order. Where a record cannot be kept no more trials start, but what runs may still find room."""
@@ -60,6 +63,10 @@ class _Watchers:
     def progress(self, now: Progress) -> None:
         for watcher in self._watchers:
             watcher.progress(now)
+
+    def finishing(self) -> None:
+        for watcher in self._watchers:
+            watcher.finishing()
 
     def finished(self, record: Record) -> None:
         for watcher in self._watchers:
@@ -123,7 +130,12 @@ def run_trials(
             verbose=0,
         ),
     )
-    with exporter, interruptible(queue.clear, recorder.interrupted, grace_s=sweep.cluster.grace_s):
+
+    def finish() -> None:
+        queue.clear()
+        watchers.finishing()
+
+    with exporter, interruptible(finish, recorder.interrupted, grace_s=sweep.cluster.grace_s):
         try:
             tuner.fit()
         except KeyboardInterrupt:
