@@ -95,6 +95,20 @@ def test_an_interrupt_is_told_at_once_on_a_screen_and_once_on_lines() -> None:
     assert stream.getvalue().splitlines() == ["case: Step_0_Inference", "interrupted, what runs may finish (Ctrl-C again stops it)"]
 
 
+def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich calls it a terminal, and draws nothing on it."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    with LiveView(total=1, title="sweep", on_record=lambda _: None, stream=stream) as shown:
+        shown.doing("case", 0, "starting")
+    assert stream.getvalue() == "case: starting\n"
+
+
 def test_the_picture_is_drawn_while_trials_come_and_go() -> None:
     """Rich draws in a thread of its own, which an error would end: the table would stand still."""
     shown, _, _ = view(600)

@@ -114,6 +114,11 @@ class Board:
 BOARD = TypeAdapter(Board)
 
 
+def can_draw(console: Console) -> bool:
+    """Whether it is a terminal that can take back what stands on it; a dumb one, as of an editor or a CI, gets lines."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 class Drawn(Live):
     """A board that is drawn again and again in its place, until the ``with`` ends and it is gone.
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from wansweep.errors import StoreError
 from wansweep.record import Outcome, Record
-from wansweep.schedule.board import FINISHING, Board, Drawn, board, eta, post
+from wansweep.schedule.board import FINISHING, Board, Drawn, board, can_draw, eta, post
 from wansweep.schedule.progress import Progress, left_s
 
 POST_EVERY_S = 1.0
@@ -61,12 +61,12 @@ class LiveView:
     def __enter__(self) -> Self:
         if self._file is not None:
             self._poster.start()
-        if self._console.is_terminal:
+        if can_draw(self._console):
             self._live.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._console.is_terminal:
+        if can_draw(self._console):
             self._live.stop()
         if self._file is not None:
             self._over.set()
@@ -138,6 +138,6 @@ class LiveView:
                 return
 
     def _say(self, line: str) -> None:
-        if not self._console.is_terminal:
+        if not can_draw(self._console):
             self._console.file.write(f"{line}\n")
             self._console.file.flush()

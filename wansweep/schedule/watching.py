@@ -9,7 +9,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-from wansweep.schedule.board import Board, Drawn, posted
+from wansweep.schedule.board import Board, Drawn, can_draw, posted
 
 LOOK_EVERY_S = 1.0
 # A driver posts every second; one that renders a large report may be silent for some.
@@ -26,7 +26,7 @@ class Sight(Enum):
 
 
 def follow(file: Path, *, stream: TextIO, once: bool = False) -> tuple[Sight, Board | None]:
-    """Shows the board until it goes away, or once where the stream is no terminal. Returns how that ended, and the last board.
+    """Shows the board until it goes away, or once where it cannot be drawn again. Returns how that ended, and the last board.
 
     Args:
         file: Where the driver posts.
@@ -39,7 +39,7 @@ def follow(file: Path, *, stream: TextIO, once: bool = False) -> tuple[Sight, Bo
         return Sight.NOTHING, None
     if silent_s(last) > SILENT_S:
         return Sight.SILENT, last
-    if once or not console.is_terminal:
+    if once or not can_draw(console):
         console.print(last)
         return Sight.LOOKED, last
     newest = [last]
