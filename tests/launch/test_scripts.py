@@ -146,6 +146,7 @@ def test_a_slurm_job_whose_second_node_has_no_ray_says_so_and_ends(programs: Pat
     assert job.returncode == 2, err
     assert "Ray did not come up on 2 of 2 nodes, the first at 10.1.0.7:" in err
     calls = (tmp_path / "slurm.log").read_text().splitlines()
+    assert sum(" ray start " in call and "--nodelist=node2" in call for call in calls) == 4  # one, and three more
     assert calls[-1].endswith(f"rm -rf /tmp/ray-{slurm['SLURM_JOB_ID']}")  # on every node, once Ray is gone
     assert "requeue" not in "".join(calls)
 
@@ -186,6 +187,26 @@ def test_the_local_script_says_so_when_ray_does_not_start(programs: Path) -> Non
     assert sweeps.returncode == 2
     assert "Ray did not start on port" in err
     assert "RAY_PORT=N" in err
+
+
+def test_the_local_script_hands_a_sigterm_to_its_sweep_and_waits_for_it(programs: Path) -> None:
+    port = str(quiet_port())
+    stubs = {
+        "ray": f'exec "{sys.executable}" -m http.server --bind 127.0.0.1 {port}\n',
+        "python": "exit 0\n",
+        "wansweep": 'trap "echo the report is written; exit 130" TERM\necho running\nwhile sleep 0.1; do :; done\n',
+    }
+    for name, text in stubs.items():
+        (programs / name).write_text(f"#!/usr/bin/env bash\n{text}")
+        (programs / name).chmod(0o755)
+    with script("local.sh", "+sweep=quick", "--", "+sweep=offload", programs=programs, RAY_PORT=port) as sweeps:
+        assert sweeps.stdout
+        assert sweeps.stdout.readline() == "running\n"
+        family = processes_of(sweeps.pid)
+        sweeps.send_signal(signal.SIGTERM)
+        out, _ = sweeps.communicate(timeout=60)
+    assert (out, sweeps.returncode) == ("the report is written\n", 130)  # and the second sweep does not begin
+    assert not psutil.wait_procs([p for p in family if p.is_running()], timeout=10)[1]
 
 
 def test_the_local_script_takes_no_port_where_another_ray_may_be(programs: Path) -> None:
