@@ -80,11 +80,14 @@ class _Marker:
         self.done = 0
         self.marks: list[Mark] = []
 
-    def doing(self, label: str, what: str) -> None:
-        self._view.doing(label, what)
+    def doing(self, label: str, trial: int, what: str) -> None:
+        self._view.doing(label, trial, what)
 
     def progress(self, now: Progress) -> None:
         self._view.progress(now)
+
+    def finishing(self) -> None:
+        self._view.finishing()
 
     def finished(self, record: Record) -> None:
         self._view.finished(record)

@@ -71,11 +71,14 @@ class _Clock:
     def __init__(self) -> None:
         self.records: list[tuple[float, Record]] = []
 
-    def doing(self, label: str, what: str) -> None:
+    def doing(self, label: str, trial: int, what: str) -> None:
         """Nothing."""
 
     def progress(self, now: object) -> None:
         """Not looked at."""
+
+    def finishing(self) -> None:
+        """Nothing."""
 
     def finished(self, record: Record) -> None:
         """Keep it."""

@@ -82,7 +82,7 @@ def test_a_driver_of_an_older_minor_version_is_a_warning_and_persistence_another
 def test_every_lever_that_ships_is_tried() -> None:
     assert {f"attention={name}" for name in Attention} <= set(levers.LEVERS)
     assert {f"offload={name}" for name in Offload} <= set(levers.LEVERS)
-    assert {f"quant={name}" for name in Quant} - {"quant=none"} <= set(levers.LEVERS)
+    assert {f"quant={name}" for name in Quant} - {"quant=none", "quant=gguf"} <= set(levers.LEVERS)
     assert set(levers.LEVERS) >= levers.VITAL
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,22 @@ def test_the_cluster_file_holds_to_rays_own_schema() -> None:
         jsonschema.validate({**document, "max_wrokers": 1}, schema)
 
 
+def test_rays_launcher_starts_the_image_with_a_shell_and_its_head_can_start_others() -> None:
+    from ray.autoscaler._private.docker import docker_start_cmds
+
+    document = yaml.safe_load((LAUNCH / "cluster.yaml").read_text())
+    docker = document["docker"]
+    words = shlex.split(
+        docker_start_cmds("ubuntu", docker["image"], {}, docker["container_name"], docker["run_options"], "c", "/root", "docker")
+    )
+    # The image's own entry point would take the launcher's `bash` for a verb of wansweep, and the container would be gone.
+    assert words[words.index("--entrypoint") + 1] == "env"
+    assert words[-2:] == [docker["image"], "bash"]
+    assert any("boto3" in command for command in document["head_setup_commands"])
+    # Ray's default AMI has a driver that the image's CUDA does not run on.
+    assert document["available_node_types"]["gpus"]["node_config"]["ImageId"]
+
+
 # The parts of KubeRay's RayJob (ray.io/v1) and of a pod that the file uses; a name that is not among them is a slip.
 JOB = {
     "entrypoint", "submissionMode", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec",
@@ -71,7 +88,9 @@ def test_the_kuberay_file_is_a_ray_job_of_known_parts() -> None:
         assert set(group) <= GROUP
         assert all(isinstance(value, str) for value in group["rayStartParams"].values()), "KubeRay takes strings only"
         pod = group["template"]["spec"]
-        assert set(pod) == {"containers", "volumes"}
+        assert set(pod) == {"containers", "volumes", "securityContext"}
+        # A fresh volume is root's, and the image's user is another.
+        assert str(pod["securityContext"]["fsGroup"]) == dict(instructions())["USER"]
         volumes = {volume["name"] for volume in pod["volumes"]}
         for container in pod["containers"]:
             assert set(container) <= CONTAINER
@@ -108,6 +127,14 @@ def test_the_image_is_pinned_and_does_not_run_as_root() -> None:
     assert steps[user][1] not in ("root", "0")
     assert not [word for word, _ in steps[user:] if word == "RUN"]
     assert [word for word, _ in steps].count("ENTRYPOINT") == 1
+
+
+def test_the_image_has_what_kuberay_and_rays_launcher_call_inside_it() -> None:
+    """KubeRay's probes are `wget` (Ray's own port from 1.7 on); the launcher copies files by rsync and reaches other machines by ssh."""
+    (installed,) = re.findall(
+        r"apt-get install -y --no-install-recommends (.*?) &&", " ".join(rest for word, rest in instructions() if word == "RUN")
+    )
+    assert {"wget", "rsync", "openssh-client"} <= set(installed.split())
 
 
 def test_the_image_leaves_no_caches_and_installs_the_pinned_set() -> None:

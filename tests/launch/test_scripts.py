@@ -31,8 +31,16 @@ if [[ $1 == show ]]; then printf '%s\\n' node1 node2; fi
 SRUN = """#!/usr/bin/env bash
 echo "srun $*" >>"$STUB_LOG"
 while [[ $1 == --* ]]; do shift; done
-if [[ $1 == hostname ]]; then echo 127.0.0.1; exit; fi
+if [[ $* == *hostname* ]]; then echo "${STUB_ADDRESSES:-127.0.0.1}"; exit; fi
 exec "$@"
+"""
+# In place of Ray: a head that stays, and workers that end as they are told; whoever asks finds the head alone.
+RAY = """#!/usr/bin/env bash
+if [[ $* == *--head* ]]; then exec sleep 300; fi
+eval "$STUB_WORKER"
+"""
+ASKED = """#!/usr/bin/env bash
+[[ $4 == 1 ]]
 """
 
 
@@ -120,6 +128,42 @@ def test_a_slurm_job_spans_its_nodes_stops_in_order_at_its_limit_and_goes_on_whe
     assert pl.read_csv(folder / "summary.csv")["outcome"].to_list() == ["ok"] * 4
 
 
+def slurm_without_ray(programs: Path, **more: str) -> dict[str, str]:
+    """The environment of a job of two nodes where Ray is a stub."""
+    for name, text in {"ray": RAY, "python": ASKED}.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    return {
+        "SLURM_JOB_ID": str(100_000 + quiet_port()), "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_SUBMIT_DIR": str(programs.parent),
+        "STUB_LOG": str(programs.parent / "slurm.log"), **more,
+    }  # fmt: skip
+
+
+def test_a_slurm_job_whose_second_node_has_no_ray_says_so_and_ends(programs: Path, tmp_path: Path) -> None:
+    slurm = slurm_without_ray(programs, STUB_WORKER="exit 1", STUB_ADDRESSES="fe80::1 127.0.1.1\n10.1.0.7 172.17.0.1 fd00::2")
+    with script("slurm.sbatch", *FOUR, programs=programs, **slurm) as job:
+        _, err = job.communicate(timeout=60)
+    assert job.returncode == 2, err
+    assert "Ray did not come up on 2 of 2 nodes, the first at 10.1.0.7:" in err
+    calls = (tmp_path / "slurm.log").read_text().splitlines()
+    assert sum(" ray start " in call and "--nodelist=node2" in call for call in calls) == 4  # one, and three more
+    assert calls[-1].endswith(f"rm -rf /tmp/ray-{slurm['SLURM_JOB_ID']}")  # on every node, once Ray is gone
+    assert "requeue" not in "".join(calls)
+
+
+def test_a_slurm_job_that_is_cancelled_before_its_sweep_begins_ends(programs: Path, tmp_path: Path) -> None:
+    slurm = slurm_without_ray(programs, STUB_WORKER="exec sleep 300")
+    with script("slurm.sbatch", *FOUR, programs=programs, **slurm) as job:
+        while "--address=" not in ((tmp_path / "slurm.log").read_text() if (tmp_path / "slurm.log").exists() else ""):
+            assert job.poll() is None, job.communicate()
+            time.sleep(0.1)
+        family = processes_of(job.pid)
+        job.send_signal(signal.SIGTERM)
+        _, err = job.communicate(timeout=60)
+    assert job.returncode == 143, err
+    assert not psutil.wait_procs([p for p in family if p.is_running()], timeout=10)[1]
+
+
 def test_the_local_script_runs_sweeps_one_after_the_other_on_one_cluster_and_stops_it(programs: Path, tmp_path: Path) -> None:
     one = (*FOUR, "sweep.axes.seed=[1]", f"reports={tmp_path / 'reports'}")
     ray = {"RAY_PORT": str(quiet_port()), "RAY_START_ARGS": f"--num-cpus=2 --dashboard-port={quiet_port()}"}
@@ -142,4 +186,34 @@ def test_the_local_script_says_so_when_ray_does_not_start(programs: Path) -> Non
         _, err = sweeps.communicate(timeout=120)
     assert sweeps.returncode == 2
     assert "Ray did not start on port" in err
+    assert "RAY_PORT=N" in err
+
+
+def test_the_local_script_hands_a_sigterm_to_its_sweep_and_waits_for_it(programs: Path) -> None:
+    port = str(quiet_port())
+    stubs = {
+        "ray": f'exec "{sys.executable}" -m http.server --bind 127.0.0.1 {port}\n',
+        "python": "exit 0\n",
+        "wansweep": 'trap "echo the report is written; exit 130" TERM\necho running\nwhile sleep 0.1; do :; done\n',
+    }
+    for name, text in stubs.items():
+        (programs / name).write_text(f"#!/usr/bin/env bash\n{text}")
+        (programs / name).chmod(0o755)
+    with script("local.sh", "+sweep=quick", "--", "+sweep=offload", programs=programs, RAY_PORT=port) as sweeps:
+        assert sweeps.stdout
+        assert sweeps.stdout.readline() == "running\n"
+        family = processes_of(sweeps.pid)
+        sweeps.send_signal(signal.SIGTERM)
+        out, _ = sweeps.communicate(timeout=60)
+    assert (out, sweeps.returncode) == ("the report is written\n", 130)  # and the second sweep does not begin
+    assert not psutil.wait_procs([p for p in family if p.is_running()], timeout=10)[1]
+
+
+def test_the_local_script_takes_no_port_where_another_ray_may_be(programs: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with script("local.sh", *FOUR, programs=programs, RAY_PORT=str(port)) as sweeps:
+            _, err = sweeps.communicate(timeout=60)
+    assert sweeps.returncode == 2
+    assert f"something listens on port {port}" in err
     assert "RAY_PORT=N" in err

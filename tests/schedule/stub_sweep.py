@@ -16,10 +16,13 @@ from wansweep.sweep import Cluster, Hardware, Isolation, ModelSource, Procedure,
 class Lines:
     """Each record as a line, progress on stderr."""
 
-    def doing(self, label: str, what: str) -> None:
+    def doing(self, label: str, trial: int, what: str) -> None:
         print(f"{label}: {what}", file=sys.stderr, flush=True)
 
     def progress(self, now: object) -> None:
+        """Not looked at."""
+
+    def finishing(self) -> None:
         """Not looked at."""
 
     def finished(self, record: Record) -> None:

@@ -163,13 +163,14 @@ def test_a_record_that_cannot_be_kept_is_told_and_stops_the_queue_and_not_the_ot
     view = LiveView(total=2, title="a sweep", on_record=refuse, stream=sys.stdout)
 
     class Other:
-        def doing(self, label: str, what: str) -> None: ...
+        def doing(self, label: str, trial: int, what: str) -> None: ...
         def progress(self, now: object) -> None: ...
+        def finishing(self) -> None: ...
         def finished(self, record: Record) -> None:
             told.append(record)
 
     watchers = _Watchers(view, Other(), stop=lambda: stopped.append(True))
-    view.doing(record.label, "starting")
+    view.doing(record.label, record.trial, "starting")
     watchers.finished(record)
     assert (stopped, told, watchers.refused, view.running, view.done) == ([True], [record], True, {}, 0)
     assert "case: ok, but it could not be kept, and no more trials start: x.json: cannot be written" in capsys.readouterr().out

@@ -60,7 +60,7 @@ AT = Progress(
 def test_a_trial_is_followed_from_waiting_to_its_outcome(exporter: Exporter) -> None:
     exporter.waiting("case")
     assert SET["wansweep_case_state"] == {("case",): CaseState.WAITING}
-    exporter.doing("case", "starting")
+    exporter.doing("case", 0, "starting")
     exporter.progress(replace(AT, kind=StageKind.T5_ENCODING, step=None, step_s=None))
     exporter.progress(AT)
     assert SET["wansweep_case_state"] == {("case",): CaseState.RUNNING}
@@ -96,6 +96,22 @@ def test_an_outcome_that_is_no_success_is_a_state_of_its_own(exporter: Exporter,
     exporter.finished(make_record(make_case(), outcome=outcome, reason="why"))
     assert SET["wansweep_case_state"] == {("case",): state}
     assert SET["wansweep_trials"] == {(str(outcome),): 1}
+
+
+def test_what_stays_true_is_set_again_while_nothing_happens(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray forgets a gauge after two reports: cases that wait or are over would be gone from every dashboard."""
+    monkeypatch.setattr(export, "AGAIN_EVERY_S", 0.01)
+    exporter.waiting("one")
+    exporter.finished(make_record(make_case(label="other")))
+    before = {name: dict(series) for name, series in SET.items() if name != "wansweep_trials"}
+    with exporter:
+        for series in SET.values():
+            series.clear()
+        end = time.monotonic() + 20
+        while {name: SET[name] for name in before} != before:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert SET["wansweep_trials"] == {}  # a count would count twice
 
 
 def test_a_sweep_of_thousands_does_not_make_thousands_of_series(exporter: Exporter) -> None:

@@ -145,6 +145,8 @@ def test_no_process_of_a_gang_is_left_when_its_record_is_there_not_even_a_stoppe
         while not (gang := ranks(below=sweep.pid)) or not any(rank.status() == psutil.STATUS_STOPPED for rank in gang):
             assert time.monotonic() < deadline_s
             time.sleep(0.1)
+        # As an administrator finds them in `ps`, and the dashboard's Cluster page.
+        assert sorted(" ".join(rank.cmdline()).strip() for rank in gang) == ["ray::Rank 0 of stopped #0", "ray::Rank 1 of stopped #0"]
         sockets = listening(psutil.Process(sweep.pid))
         assert '"label":"stopped"' in next(line for line in sweep.stdout if line.startswith("{"))
         assert not [rank for rank in gang if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE]

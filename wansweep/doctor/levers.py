@@ -13,7 +13,8 @@ from wansweep.trial.ability import Ability
 VITAL = frozenset({"attention=native", "offload=none", "offload=model", "keep_video=true"})
 LEVERS = (
     *(f"attention={attention}" for attention in Attention),
-    *(f"quant={quant}" for quant in Quant if quant is not Quant.NONE),
+    # What `gguf` reads is a user's file; its formats are tried as gguf_*.
+    *(f"quant={quant}" for quant in Quant if quant not in (Quant.NONE, Quant.GGUF)),
     *(f"offload={offload}" for offload in Offload),
     "compile_backend=inductor",
     "gpus=2",

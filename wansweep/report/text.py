@@ -46,9 +46,8 @@ class Shown:
 
 
 def fitted(columns: Sequence[Shown], *, width: int | None, title: str | None = None) -> Table:
-    """The columns as a table no wider than the terminal; without one as wide as they are."""
-    shown = list(columns)
-    first, *others = shown
+    """The columns as a table no wider than the terminal, which says what it has no room for; without one as wide as they are."""
+    first, *others = columns
     while width and others and _taken(others) + min(first.least, LEAST) > width:
         droppable = max(others, key=lambda one: one.spare)
         if not droppable.spare:
@@ -60,7 +59,9 @@ def fitted(columns: Sequence[Shown], *, width: int | None, title: str | None = N
         Column(one.heading, justify="right" if one.number else "left", width=wide, overflow="fold")
         for one, wide in zip([first, *others], widths, strict=True)
     ]
-    table = Table(*made, title=title, box=box.SIMPLE)
+    left_out = [one.heading for one in columns[1:] if one not in others]
+    caption = f"Too narrow for: {', '.join(left_out)}" if left_out else None
+    table = Table(*made, title=title, caption=caption, caption_justify="left", box=box.SIMPLE)
     for cells in zip(*(one.cells for one in [first, *others]), strict=True):
         table.add_row(*cells)
     return table

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.control import Control
+from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -19,11 +23,14 @@ from wansweep.schedule.progress import Progress
 from wansweep.store import content
 from wansweep.units import BYTES, show
 
-# Lines of a terminal that are not rows of running trials: head, bar, the count of the rest, the prompt's own.
+# Lines of a terminal that are not rows of running trials: head (two, where it is narrow), bar, the count of the rest, the prompt's own.
 FRAME = 5
+REFRESH_PER_S = 4
+FINISHING = "interrupted, what runs may finish (Ctrl-C again stops it)"
 BAR = 60
 # However narrow it is, so much of a label is shown.
 LABEL = 8
+GAP = 2
 # Figures at the end of a row want this much width; a narrower terminal does without.
 WIDE = 100
 
@@ -57,6 +64,7 @@ class Board:
         left_s: Seconds left at the pace so far; null before there is one.
         written_s: Wall clock when this was true.
         pid: Of the driver.
+        finishing: The user interrupted: what runs may finish, and no more starts.
     """
 
     title: str
@@ -66,6 +74,7 @@ class Board:
     left_s: float | None
     written_s: float
     pid: int
+    finishing: bool = False
 
     @property
     def done(self) -> int:
@@ -77,27 +86,62 @@ class Board:
         counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.outcomes.items()))
         waiting = self.total - self.done - len(self.running)
         done = f"{self.done} of {self.total} done{f' ({counts})' if counts else ''}"
+        if self.finishing:
+            return f"{self.title}: {FINISHING}: {done}, {len(self.running)} running"
         return f"{self.title}: {done}, {len(self.running)} running, {waiting} waiting{eta(self.left_s, ', ')}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The picture: as many running trials as the terminal has room for, and a count of the rest. Made anew for every size."""
-        yield Text(self.head(), no_wrap=True, overflow="ellipsis")
-        bar = Table.grid()
-        bar.add_row(ProgressBar(total=max(1, self.total), completed=self.done, width=min(BAR, options.max_width)))
-        yield bar
+        yield from Text(self.head()).wrap(console, options.max_width)[:2]
+        if console.is_terminal:  # without colours it is blank
+            bar = Table.grid()
+            bar.add_row(ProgressBar(total=max(1, self.total), completed=self.done, width=min(BAR, options.max_width)))
+            yield bar
         shown = max(1, console.size.height - FRAME)
-        table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True, overflow="ellipsis", min_width=LABEL)
+        rows = [(trial.label, _cells(trial, wide=options.max_width >= WIDE)) for trial in self.running[:shown]]
+        # A narrow terminal cuts the labels, not what their trials do.
+        rest = sum(GAP + max(map(len, column)) for column in zip(*(cells for _, cells in rows), strict=True))
+        table = Table.grid(padding=(0, GAP))
+        table.add_column(no_wrap=True, overflow="ellipsis", min_width=LABEL, max_width=max(LABEL, options.max_width - rest))
         for column in range(2 + 4 * (options.max_width >= WIDE)):
             table.add_column(no_wrap=True, justify="left" if column == 0 else "right", style="cyan" if column == 0 else "")
-        for trial in self.running[:shown]:
-            table.add_row(Text(trial.label), *_cells(trial, wide=options.max_width >= WIDE))
+        for label, cells in rows:
+            table.add_row(Text(label), *cells)
         yield table
         if len(self.running) > shown:
             yield Text(f"and {len(self.running) - shown} more")
 
 
 BOARD = TypeAdapter(Board)
+
+
+def can_draw(console: Console) -> bool:
+    """Whether it is a terminal that can take back what stands on it; a dumb one, as of an editor or a CI, gets lines."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+class Drawn(Live):
+    """A board that is drawn again and again in its place, until the ``with`` ends and it is gone.
+
+    A terminal that changes its size wraps what stood there, and nobody knows any more how many lines that are: the screen begins anew.
+    """
+
+    def __init__(self, look: Callable[[], Board], *, console: Console) -> None:
+        """Not drawn yet.
+
+        Args:
+            look: Gives the board now; from another thread.
+            console: A terminal.
+        """
+        super().__init__(get_renderable=look, console=console, refresh_per_second=REFRESH_PER_S, transient=True)
+        self._size = console.size
+
+    def refresh(self) -> None:
+        """Draw it."""
+        if (size := self.console.size) != self._size:
+            self._size = size
+            self.console.control(Control.clear(), Control.home())
+        super().refresh()
 
 
 def _cells(trial: Running, *, wide: bool) -> list[str]:
@@ -150,9 +194,10 @@ def board(
     title: str,
     total: int,
     outcomes: dict[Outcome, int],
-    running: dict[str, tuple[str, float]],
-    at: dict[str, Progress],
+    running: Mapping[tuple[str, int], tuple[str, float]],
+    at: Mapping[tuple[str, int], Progress],
     left_s: float | None,
+    finishing: bool = False,
 ) -> Board:
     """The board now.
 
@@ -160,10 +205,25 @@ def board(
         title: Of the sweep.
         total: Its trials.
         outcomes: Trials that are over.
-        running: Label to stage and, on the monotonic clock, since when.
-        at: Label to what a trial told last.
+        running: Label and repeat to stage and, on the monotonic clock, since when.
+        at: Label and repeat to what a trial told last.
         left_s: Seconds left.
+        finishing: The user interrupted.
     """
     now_s = time.monotonic()
-    rows = tuple(Running(label=label, doing=what, ran_s=now_s - since_s, at=at.get(label)) for label, (what, since_s) in running.items())
-    return Board(title=title, total=total, outcomes=dict(outcomes), running=rows, left_s=left_s, written_s=time.time(), pid=os.getpid())
+    now = list(running.items())  # at once: another thread than the drawing one changes it
+    several = Counter(label for (label, _), _ in now)
+    rows = tuple(
+        Running(label=f"{label} #{trial}" if several[label] > 1 else label, doing=what, ran_s=now_s - since_s, at=at.get((label, trial)))
+        for (label, trial), (what, since_s) in now
+    )
+    return Board(
+        title=title,
+        total=total,
+        outcomes=dict(outcomes),
+        running=rows,
+        left_s=left_s,
+        written_s=time.time(),
+        pid=os.getpid(),
+        finishing=finishing,
+    )

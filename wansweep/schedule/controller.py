@@ -60,7 +60,7 @@ class CaseTrial(Trainable):  # type: ignore[misc]
         ended = self._gang.wait(REPORT_EVERY_S)
         if ended is None:
             now = self._gang.progress()
-            return {"done": False, "label": now.label, "doing": now.doing, "progress": PROGRESS.dump_json(now)}
+            return {"done": False, "progress": PROGRESS.dump_json(now)}
         record = self._gang.record(ended)
         record, self._warm_ranks = self._gang.finish(record)
         self._gang = None

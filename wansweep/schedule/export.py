@@ -1,14 +1,18 @@
 """A sweep's progress as metrics of Ray: on the dashboard, and at the Prometheus endpoints under ``ray_wansweep_``.
 
 Set by the driver alone, from what controllers report, so a series has one writer. Labels are bounded: a sweep's first `CASES` labels, ranks,
-stage kinds, outcomes. Ray cannot take a series back, so what a finished trial leaves is set to zero.
+stage kinds, outcomes. Ray forgets a gauge that is not set again within two of its reports (20 s), so all are, for as long as they are true;
+what a finished trial leaves is set to zero and then let go.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from enum import IntEnum
+from types import TracebackType
+from typing import Self
 
 from ray.util.metrics import Counter, Gauge
 
@@ -19,6 +23,8 @@ PREFIX = "wansweep_"
 # Cases with a label of their own; the rest share one, so that a sweep of thousands does not drown a Prometheus.
 CASES = 200
 REST = "other"
+# Ray takes what was set every 10 s at most.
+AGAIN_EVERY_S = 1.0
 
 
 class CaseState(IntEnum):
@@ -73,7 +79,7 @@ SERIES = (
 
 
 class Exporter:
-    """Sets the metrics of one sweep; a `Watcher`.
+    """Sets the metrics of one sweep, again and again while its ``with`` lasts; a `Watcher`.
 
     Args:
         total: Trials of the sweep.
@@ -89,13 +95,25 @@ class Exporter:
         self._began_s = time.monotonic()
         self._cases: dict[str, str] = {}
         self._running: dict[tuple[str, int], Progress] = {}
+        self._true: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+        self._setting = threading.Lock()
+        self._over = threading.Event()
+        self._again = threading.Thread(target=self._keep_setting, daemon=True)
         self._sums()
+
+    def __enter__(self) -> Self:
+        self._again.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._again.join()
 
     def waiting(self, label: str) -> None:
         """The case has trials that wait."""
         self._gauge("case_state", CaseState.WAITING, case=self._case(label))
 
-    def doing(self, label: str, what: str) -> None:
+    def doing(self, label: str, trial: int, what: str) -> None:
         """A trial of the case has its GPUs."""
         self._gauge("case_state", CaseState.RUNNING, case=self._case(label))
 
@@ -105,8 +123,10 @@ class Exporter:
         self._running[now.label, now.trial] = now
         self._gauge("case_state", CaseState.RUNNING, case=case)
         if before is None or before.kind is not now.kind:
-            self._stage(case, before.kind if before else None, 0)
-            self._stage(case, now.kind, 1)
+            if before is not None:
+                self._end_stage(case, before.kind)
+            if now.kind is not None:
+                self._gauge("stage", 1, case=case, stage=str(now.kind))
         self._gauge("steps", now.steps, case=case)
         if now.step is not None:
             self._gauge("step", now.step, case=case)
@@ -125,20 +145,30 @@ class Exporter:
         self._metrics["trials"].inc(1, tags={"outcome": str(record.outcome)})
         self._done += 1
         if last is not None:
-            self._stage(case, last.kind, 0)
+            self._end_stage(case, last.kind)
             for rank, readings in last.readings.items():
                 for name in readings:
-                    self._gauge(name, 0, case=case, rank=str(rank))
+                    self._end(name, case=case, rank=str(rank))
         self._sums()
+
+    def finishing(self) -> None:
+        """Those that wait will not run; nothing else changes."""
+
+    def _keep_setting(self) -> None:
+        while not self._over.wait(AGAIN_EVERY_S):
+            for name, labels in list(self._true):
+                with self._setting:
+                    if (value := self._true.get((name, labels))) is not None:
+                        self._metrics[name].set(value, tags=dict(labels))
 
     def _sums(self) -> None:
         self._gauge("trials_running", len(self._running))
         self._gauge("trials_waiting", self._total - self._done - len(self._running))
         self._gauge("eta_s", left_s(ran_s=time.monotonic() - self._began_s, done=self._done, total=self._total) or 0)
 
-    def _stage(self, case: str, kind: StageKind | None, value: int) -> None:
+    def _end_stage(self, case: str, kind: StageKind | None) -> None:
         if kind is not None:
-            self._gauge("stage", value, case=case, stage=str(kind))
+            self._end("stage", case=case, stage=str(kind))
 
     def _case(self, label: str) -> str:
         """The label that stands for the case."""
@@ -147,7 +177,14 @@ class Exporter:
         return self._cases[label]
 
     def _gauge(self, name: str, value: float, **labels: str) -> None:
-        self._metrics[name].set(float(value), tags=labels)
+        with self._setting:
+            self._true[name, tuple(labels.items())] = float(value)
+            self._metrics[name].set(float(value), tags=labels)
+
+    def _end(self, name: str, **labels: str) -> None:
+        self._gauge(name, 0, **labels)
+        with self._setting:
+            del self._true[name, tuple(labels.items())]
 
 
 assert {*GPU_READINGS, *HOST_READINGS} <= {series.name for series in SERIES}

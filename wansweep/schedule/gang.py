@@ -93,7 +93,9 @@ class Gang:
         self._sampling.start()
         for rank, actor in enumerate(self._ranks):
             seat = Seat(rank=rank, world=len(self._ranks), rendezvous=self._rendezvous(), cores=self._order.rank_cpus)
-            self._pending[actor.run.remote(self._task_of(rank), seat)] = rank
+            # As the process is called while it runs, in the dashboard's Cluster page, `ps` and `top`; also one that was warm.
+            run = actor.run.options(name=f"Rank {rank} of {self._order.title}")
+            self._pending[run.remote(self._task_of(rank), seat)] = rank
 
     def _gpus_here(self) -> list[str]:
         """GPUs of the ranks of this node."""

@@ -41,7 +41,7 @@ from wansweep.sweep import Sweep
 class Watcher(Protocol):
     """Told of a sweep's progress as it happens, on the driver's main thread."""
 
-    def doing(self, label: str, what: str) -> None:
+    def doing(self, label: str, trial: int, what: str) -> None:
         """A trial is running and this is its stage."""
 
     def progress(self, now: Progress) -> None:
@@ -49,6 +49,9 @@ class Watcher(Protocol):
 
     def finished(self, record: Record) -> None:
         """A trial is over."""
+
+    def finishing(self) -> None:
+        """The user interrupted: what runs may finish, and no more starts. From a signal's handler, so no more than noted."""
 
 
 class _Watchers:
@@ -59,13 +62,17 @@ class _Watchers:
         self._stop = stop
         self.refused = False
 
-    def doing(self, label: str, what: str) -> None:
+    def doing(self, label: str, trial: int, what: str) -> None:
         for watcher in self._watchers:
-            watcher.doing(label, what)
+            watcher.doing(label, trial, what)
 
     def progress(self, now: Progress) -> None:
         for watcher in self._watchers:
             watcher.progress(now)
+
+    def finishing(self) -> None:
+        for watcher in self._watchers:
+            watcher.finishing()
 
     def finished(self, record: Record) -> None:
         for watcher in self._watchers:
@@ -129,7 +136,12 @@ def run_trials(
             verbose=0,
         ),
     )
-    with _death_for_memory_is_a_death(), interruptible(queue.clear, recorder.interrupted, grace_s=sweep.cluster.grace_s):
+
+    def finish() -> None:
+        queue.clear()
+        watchers.finishing()
+
+    with exporter, _death_for_memory_is_a_death(), interruptible(finish, recorder.interrupted, grace_s=sweep.cluster.grace_s):
         try:
             tuner.fit()
         except KeyboardInterrupt:
@@ -249,7 +261,8 @@ class _Recorder(Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object) -> None:
         """A trial has its resources."""
-        self._watcher.doing(trial.config["order"].case.label, "starting")
+        order: Order = trial.config["order"]
+        self._watcher.doing(order.case.label, order.trial, "starting")
 
     def on_trial_result(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: object) -> None:
         """A trial reported."""
@@ -262,8 +275,9 @@ class _Recorder(Callback):  # type: ignore[misc]
                 for skipped in _dominating(self._queue, record):
                     self._watcher.finished(skipped)
         else:
-            self._watcher.doing(result["label"], result["doing"])
-            self._watcher.progress(PROGRESS.validate_json(result["progress"]))
+            now = PROGRESS.validate_json(result["progress"])
+            self._watcher.doing(now.label, now.trial, now.doing)
+            self._watcher.progress(now)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: object) -> None:
         """A controller died, and its ranks with it; after its record, that no longer matters."""
@@ -282,7 +296,7 @@ class _Recorder(Callback):  # type: ignore[misc]
         if self.interrupted.is_set() or len(order.earlier_attempts) >= self._retries:
             return False
         self._queue.try_again(order, reason)
-        self._watcher.doing(order.case.label, "lost; waiting to be tried again")
+        self._watcher.doing(order.case.label, order.trial, "lost; waiting to be tried again")
         return True
 
     def give_up(self, order: Order, reason: str) -> None:

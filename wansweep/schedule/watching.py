@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
-from rich.live import Live
 
-from wansweep.schedule.board import Board, posted
+from wansweep.schedule.board import Board, Drawn, can_draw, posted
 
 LOOK_EVERY_S = 1.0
 # A driver posts every second; one that renders a large report may be silent for some.
@@ -27,7 +26,7 @@ class Sight(Enum):
 
 
 def follow(file: Path, *, stream: TextIO, once: bool = False) -> tuple[Sight, Board | None]:
-    """Shows the board until it goes away, or once where the stream is no terminal. Returns how that ended, and the last board.
+    """Shows the board until it goes away, or once where it cannot be drawn again. Returns how that ended, and the last board.
 
     Args:
         file: Where the driver posts.
@@ -40,17 +39,17 @@ def follow(file: Path, *, stream: TextIO, once: bool = False) -> tuple[Sight, Bo
         return Sight.NOTHING, None
     if silent_s(last) > SILENT_S:
         return Sight.SILENT, last
-    if once or not console.is_terminal:
+    if once or not can_draw(console):
         console.print(last)
         return Sight.LOOKED, last
-    with Live(last, console=console, refresh_per_second=4, transient=True) as live:
+    newest = [last]
+    with Drawn(lambda: newest[-1], console=console):
         while (now := posted(file)) is not None:
-            last = now
-            if silent_s(last) > SILENT_S:
-                return Sight.SILENT, last
-            live.update(last)
+            newest = [now]
+            if silent_s(now) > SILENT_S:
+                return Sight.SILENT, now
             time.sleep(LOOK_EVERY_S)
-    return Sight.OVER, last
+    return Sight.OVER, newest[-1]
 
 
 def silent_s(board: Board) -> float:
