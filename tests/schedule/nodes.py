@@ -10,14 +10,18 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import ray
+from ray._private.utils import get_ray_address_file
 from ray.cluster_utils import Cluster
 
 MEMORY = 80 * 1024**2
 
 
 def main() -> None:
+    # Ray's own Cluster writes its address there, whatever temp_dir says, and does not make the folder.
+    Path(get_ray_address_file(None)).parent.mkdir(exist_ok=True)
     # The head has no GPU: it is the driver's.
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "object_store_memory": MEMORY, "temp_dir": sys.argv[1]}
