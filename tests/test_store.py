@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import make_case
 from tests.makers import make_record
@@ -74,6 +75,16 @@ def test_a_pipe_or_a_device_among_the_records_is_no_file_and_nobody_waits_for_it
 @pytest.mark.parametrize("text", ["[" * 100_000, "- " * 100_000, "? " * 100_000])
 def test_a_sweep_file_nested_without_end_is_refused_and_does_not_end_the_process(folder, text: str) -> None:
     (folder.path / "sweep.yaml").write_text(text)
+    with pytest.raises(StoreError, match="cannot be read as a sweep"):
+        folder.sweep()
+
+
+@pytest.mark.parametrize("command", ["it's", "rm -rf ~", "", "python -c pass", "wansweep; rm -rf ~"])
+@pytest.mark.parametrize("key", ["command", "commands"])
+def test_a_folder_whose_command_to_paste_is_none_of_ours_is_refused(folder, key: str, command: str) -> None:
+    document = yaml.safe_load((folder.path / "sweep.yaml").read_text())
+    document[key] = {"0" * 12: command} if key == "commands" else command
+    (folder.path / "sweep.yaml").write_text(yaml.safe_dump(document))
     with pytest.raises(StoreError, match="cannot be read as a sweep"):
         folder.sweep()
 

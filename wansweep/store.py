@@ -23,6 +23,7 @@ import errno
 import functools
 import json
 import os
+import shlex
 import shutil
 import stat
 import tempfile
@@ -142,10 +143,10 @@ class RunFolder:
 
     def _sweep(self, file: Path) -> Sweep:
         try:
-            return _SWEEP.validate_python(_from_yaml(content(file).decode()))
+            return _runnable(_SWEEP.validate_python(_from_yaml(content(file).decode())))
         except FileNotFoundError:
             raise StoreError(f"{self.path}: not a run folder (no sweep.yaml); name one under reports/<sweep>/") from None
-        except (OSError, yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+        except (OSError, yaml.YAMLError, ValueError) as error:
             raise StoreError(f"{file}: cannot be read as a sweep ({_first_line(error)}); {_BY_HAND}") from error
 
     def environment(self) -> Environment:
@@ -243,6 +244,19 @@ def _read(file: Path) -> Record | Unreadable:
             name=file.name, why=f"the record of {record.case_id}-{record.trial} under another name; rename it, or take the copy away"
         )
     return record
+
+
+def _runnable(sweep: Sweep) -> Sweep:
+    """The sweep, whose commands reports tell their readers to paste: a folder from elsewhere may name any.
+
+    Raises:
+        ValueError: One is no command line of wansweep.
+    """
+    for command in (sweep.command, *sweep.commands.values()):
+        words = shlex.split(command)
+        if words[:1] != ["wansweep"] and words[:3] != ["python", "-m", "wansweep"]:
+            raise ValueError(f"command {command[:80]!r} is none of wansweep's")
+    return sweep
 
 
 def _from_yaml(text: str) -> object:
