@@ -85,6 +85,14 @@ def test_a_record_keeps_only_what_the_reports_arithmetic_does_not_give() -> None
     assert stage.figures["sm_active_pct"].value == 86.86
 
 
+def test_a_step_that_the_analysis_calls_low_at_90_00_was_just_under_it() -> None:
+    text = SEED.replace("| 86.9 |", "| 90.0 |").replace("(86.86%)", "(90.00%)")
+    record = by_name(imported(text))["02_Efficiency_Mode_720p"]
+    (value,) = [stage.figures["sm_active_pct"].value for stage in record.stages if stage.name == "Step_0_Inference"]
+    assert 89.99 < value < 90
+    assert not [note for note in record.imported.notes if "Performance Analysis" in note]
+
+
 def test_what_was_not_sampled_is_null_and_what_the_report_does_not_say_is_assumed_and_null_in_tables() -> None:
     results = imported(SEED)
     record = by_name(results)["01_5B_Speed_Preview_704p"]

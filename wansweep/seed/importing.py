@@ -172,13 +172,13 @@ def _figures(row: SeedStage) -> dict[str, Figure]:
 
 
 def _exact_sm(section: Section) -> dict[str, float]:
-    """SM activity to two decimals, of the steps that the analysis names: a number that prints as both places have it."""
+    """SM activity to two decimals, of the steps that the analysis names: a low number that prints as both places have it (89.996 as 90.00)."""
     exact: dict[str, float] = {}
     rows = {stage.name: stage for stage in section.stages}
     for line in section.analysis:
         found = _BOTTLENECK.fullmatch(line)
         if found and found[1] in rows:
-            near = (float(found[2]) + nudge for nudge in (0.0, 0.004, -0.004))
+            near = (value for nudge in (0.0, 0.004, -0.004) if (value := float(found[2]) + nudge) < arithmetic.LOW_SM_PCT)
             fits = [value for value in near if f"{value:.2f}" == found[2] and f"{value:.1f}" == f"{rows[found[1]].sm_pct:.1f}"]
             if fits:
                 exact[found[1]] = fits[0]
