@@ -177,7 +177,7 @@ def drive(reports: Path, cases: int, isolation: Isolation) -> tuple[list[Mark], 
         cluster=Cluster(address="local", gpus=GPUS, exclusive=False),
         hardware=Hardware(name="cpu", gpus=GPUS),
         models={Model.TI2V_5B: ModelSource(repo="none", revision=None, fps=16, boundary=None)},
-        command="python -m benchmarks load",
+        command="wansweep",  # none of its command lines makes this sweep
     )
     folder = create(reports, sweep, environment())
     publisher = _Timed(folder)

@@ -79,7 +79,9 @@ def test_a_sweep_file_nested_without_end_is_refused_and_does_not_end_the_process
         folder.sweep()
 
 
-@pytest.mark.parametrize("command", ["it's", "rm -rf ~", "", "python -c pass", "wansweep; rm -rf ~"])
+@pytest.mark.parametrize(
+    "command", ["it's", "rm -rf ~", "", "python -c pass", "wansweep; rm -rf ~", "wansweep run ; rm -rf ~", "wansweep `id`"]
+)
 @pytest.mark.parametrize("key", ["command", "commands"])
 def test_a_folder_whose_command_to_paste_is_none_of_ours_is_refused(folder, key: str, command: str) -> None:
     document = yaml.safe_load((folder.path / "sweep.yaml").read_text())

@@ -254,7 +254,8 @@ def _runnable(sweep: Sweep) -> Sweep:
     """
     for command in (sweep.command, *sweep.commands.values()):
         words = shlex.split(command)
-        if words[:1] != ["wansweep"] and words[:3] != ["python", "-m", "wansweep"]:
+        ours = words[:1] == ["wansweep"] or words[:3] == ["python", "-m", "wansweep"]
+        if not ours or shlex.join(words) != command:  # what stands unquoted may be a second command
             raise ValueError(f"command {command[:80]!r} is none of wansweep's")
     return sweep
 
