@@ -24,27 +24,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=4, help="how often test_kills kills a driver, of a sweep of 10 cases more; 20 for the record")
 
 
-# The files that take half a minute and more, longest first: begun first, so that both workers end at about the same time.
+# The files that take half a minute and more, longest first: begun first, so that all workers end at about the same time.
 LONG = (
     "schedule/test_runs.py",
     "schedule/test_documented.py",
     "schedule/test_kills.py",
-    "schedule/test_sweeps.py",
     "launch/test_scripts.py",
+    "schedule/test_sweeps.py",
     "schedule/test_gang.py",
-    "trial/test_rules.py",
     "trial/test_parallel.py",
+    "fuzz/test_config.py",
     "schedule/test_nodes.py",
+    "trial/test_rules.py",
     "schedule/test_export.py",
-    "telemetry/test_run_on_stub.py",
     "report/test_html_in_browser.py",
+    "telemetry/test_run_on_stub.py",
+    "launch/test_monitoring.py",
+    "doctor/test_examine.py",
     "trial/test_quantise.py",
     "trial/test_levers.py",
     "schedule/test_load.py",
-    "fuzz/test_config.py",
     "drift/test_measured.py",
     "schedule/test_disk.py",
-    "launch/test_monitoring.py",
     "test_cli.py",
 )
 
