@@ -11,6 +11,8 @@ from hypothesis import settings
 
 # Before anything imports a library that reads them. A cache of the suite's own shows that miniatures are built on first use.
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
+# A miniature's products are over before a second thread is awake, and threads that wait for each other spin on cores that other tests need.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from wansweep.case import Case, Model, Task
 
