@@ -89,6 +89,13 @@ def on(data: str) -> alt.Chart:
     return alt.Chart(alt.NamedData(data))
 
 
+def written_above(data: str, y: alt.Y) -> alt.Chart:
+    """``told`` of each row above its bar and over the whole width: beside the bar the longest would run out of a narrow page."""
+    text = on(data).mark_text(align="left", dy=-7, color=INK, fontSize=11.5, limit=alt.ExprRef("width"))
+    labelled: alt.Chart = text.encode(x=alt.value(0), y=y, text="told:N")
+    return labelled
+
+
 def distinct(rows: Sequence[Row], name: str) -> list[str]:
     """The values of a field in order of appearance."""
     return list(dict.fromkeys(str(row[name]) for row in rows))

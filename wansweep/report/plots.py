@@ -11,7 +11,6 @@ from wansweep.report.cells import figure
 from wansweep.report.choosing import MEMORY
 from wansweep.report.pictures import (
     CASE,
-    INK,
     LINE,
     NO_OK,
     SERIES,
@@ -24,6 +23,7 @@ from wansweep.report.pictures import (
     drawn,
     on,
     shapes,
+    written_above,
 )
 from wansweep.tables.results import Results
 from wansweep.tables.tradeoffs import ladder, memory_measured, scaling
@@ -65,10 +65,7 @@ def _ladder(results: Results) -> Picture:
             tooltip=hover,
             description="label:N",
         ),
-        # Above its bar and over the whole width: beside the bar the longest would run out of a narrow page.
-        on("rungs")
-        .mark_text(align="left", dy=-7, color=INK, fontSize=11.5, limit=alt.ExprRef("width"))
-        .encode(x=alt.value(0), y=y, text="told:N"),
+        written_above("rungs", y),
         height=42 * len(rows),
     )
     left = saving.height - len(rows)

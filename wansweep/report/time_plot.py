@@ -8,7 +8,7 @@ import polars as pl
 from wansweep.metrics import METRIC
 from wansweep.record import Outcome
 from wansweep.report.case_plots import GROUPS
-from wansweep.report.pictures import CASE, INK, Picture, Row, drawn, on
+from wansweep.report.pictures import CASE, Picture, Row, drawn, on, written_above
 from wansweep.tables.results import Results
 
 # More rows are no glance; the table has all.
@@ -44,9 +44,7 @@ def pictures(results: Results) -> list[Picture]:
             tooltip=hover,
             description="label:N",
         ),
-        on("totals")
-        .mark_text(align="left", dy=-7, color=INK, fontSize=11.5, limit=alt.ExprRef("width"))
-        .encode(x=alt.value(0), y=y, text="told:N"),
+        written_above("totals", y),
         height=38 * len(rows),
     )
     totals = [{"label": row["label"], "told": f"{row['label']}: {METRIC['total_s'].show(row['total_s'])} s"} for row in rows]
