@@ -10,7 +10,7 @@ from wansweep.units import GIB, KIB, MIB
 
 _BYTES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": float(KIB), "mib": float(MIB), "gib": float(GIB), "tib": 1024.0 * GIB}
 _SECONDS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([A-Za-z]+)")
+_AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]+)")
 
 
 def byte_count(text: str, *, option: str) -> float:
@@ -39,7 +39,7 @@ def count(text: str, *, option: str) -> int:
     Raises:
         ConfigError: It is no such number.
     """
-    if not re.fullmatch(r"[1-9]\d{0,5}", text.strip()):
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", text.strip()):
         raise ConfigError([f"{option} {text}: write a whole number above 0, as 2"])
     return int(text)
 
@@ -50,7 +50,7 @@ def share(text: str, *, option: str) -> float:
     Raises:
         ConfigError: It is none.
     """
-    if not re.fullmatch(r"0|1|0?\.\d+|1\.0+", text.strip()):
+    if not re.fullmatch(r"0|1|0?\.[0-9]+|1\.0+", text.strip()):
         raise ConfigError([f"{option} {text}: write a number from 0 to 1, as 0.95"])
     return float(text)
 
