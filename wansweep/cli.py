@@ -26,7 +26,7 @@ OK, FAILED_CASES, WRONG, REGRESSION, NOTHING_COMPARABLE, INTERRUPTED = 0, 1, 2, 
 USAGE = """\
 wansweep [run] +sweep=NAME [overrides]     run a sweep; the last line on stdout is its run folder
 wansweep run +sweep=NAME resume=RUN_DIR    go on with a run folder: only what has no finished record (resume.force=true: although things differ)
-wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts)
+wansweep plan +sweep=NAME [overrides]      print what would run and what it reserves (format=json for scripts; resume=RUN_DIR: what is left)
 wansweep report RUN_DIR                    render a run folder's report again (--format md|html|terminal|seed|svg)
 wansweep recommend RUN_DIR                 which case to use: [--max-vram 24GB] [--max-time 120s] [--max-gpus N] [--objective gpu_seconds]
 wansweep compare BASE HEAD                 what became faster, slower, smaller or larger; exit code 3 for a regression
@@ -81,10 +81,16 @@ def plan(arguments: Sequence[str]) -> int:
     from wansweep.report import plan_table
 
     request = _request(arguments)
+    trials, left = twins.repeats(request.sweep), None
+    if request.resume:
+        from wansweep.running import remaining
+
+        trials = left = remaining(request)
+    cases = tuple(case for case in request.sweep.cases if case.id in trials)
     hardware, unpredicted = forecast.here(request.sweep.hardware)
     calibration, learnt = forecast.calibrated(request.calibrate, hardware)
     procedure = request.sweep.procedure
-    rows = overdue(planned(request.sweep.cases, hardware, stack=STACKS[request.stack], calibration=calibration), procedure)
+    rows = overdue(planned(cases, hardware, stack=STACKS[request.stack], calibration=calibration), procedure)
     # Of miniatures nothing is predicted on any card.
     real = any(row.predicted_flop is not None for row in rows)
     told = [*learnt, *([unpredicted] if unpredicted and real else [])]
@@ -92,10 +98,8 @@ def plan(arguments: Sequence[str]) -> int:
         print(*told, sep="\n", end="\n" if told else "", file=sys.stderr)
         print(json.dumps([row.as_row() for row in rows], ensure_ascii=False))
         return OK
-    sweep = replace(request.sweep, hardware=hardware)
-    exclusive, more = sweep.cluster.exclusive, twins.repeats(sweep)
-    whole = outlook(rows, hardware, procedure=procedure, more=more, exclusive=exclusive)
-    print(plan_table.render(sweep, rows, whole, told), end="")
+    whole = outlook(rows, hardware, procedure=procedure, more=trials, exclusive=request.sweep.cluster.exclusive)
+    print(plan_table.render(replace(request.sweep, hardware=hardware), rows, whole, told, left=left), end="")
     return OK
 
 

@@ -46,10 +46,10 @@ def resume(path: Path, sweep: Sweep, environment: Environment, *, force: bool) -
     folder = open_folder(path)
     sweeps, environments = folder.sweeps(), folder.environments()
     local = sweep.cluster.address == "local"
-    others = min((_sweep_lines(there, sweep) for there in sweeps), key=len)
+    others = _least(sweeps, sweep)
     elsewhere = min((_words(surroundings.departures(there, environment, local=local)) for there in environments), key=len)
     if (others or elsewhere) and not force:
-        raise ConfigError([f"resume={path}: {line}" for line in (*others, *elsewhere, _way_out(sweeps[0]))])
+        raise _refusal(path, [*others, *elsewhere], sweeps[0])
     if others or elsewhere:
         folder.keep(sweep if others else None, environment if elsewhere else None)
     settings = _settings(sweeps[0], sweep)
@@ -57,8 +57,28 @@ def resume(path: Path, sweep: Sweep, environment: Environment, *, force: bool) -
     return Resumed(folder=folder, departures=tuple(f"{name}: {there} -> {here}" for name, (there, here) in {**settings, **machine}.items()))
 
 
-def _way_out(made_for: Sweep) -> str:
-    return f"repeat its own command ({made_for.command}), start anew without resume=, or go on all the same with resume.force=true"
+def of_the_sweep(path: Path, sweep: Sweep, *, force: bool) -> RunFolder:
+    """The folder at the path, to be read: on any machine, and whoever has its lock.
+
+    Raises:
+        ConfigError: It was made for another sweep, and it is not forced.
+        StoreError: It is no run folder.
+    """
+    folder = open_folder(path)
+    sweeps = folder.sweeps()
+    if (others := _least(sweeps, sweep)) and not force:
+        raise _refusal(path, others, sweeps[0])
+    return folder
+
+
+def _refusal(path: Path, lines: Sequence[str], made_for: Sweep) -> ConfigError:
+    way_out = f"repeat its own command ({made_for.command}), start anew without resume=, or go on all the same with resume.force=true"
+    return ConfigError([f"resume={path}: {line}" for line in (*lines, way_out)])
+
+
+def _least(sweeps: Sequence[Sweep], here: Sweep) -> list[str]:
+    """How a sweep differs from the one of a folder that it is nearest to."""
+    return min((_sweep_lines(there, here) for there in sweeps), key=len)
 
 
 def _sweep_lines(there: Sweep, here: Sweep) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from wansweep import forecast, twins
 from wansweep.lock import locked
 from wansweep.publish import Publisher
-from wansweep.resume import Resumed, resume
+from wansweep.resume import Resumed, of_the_sweep, resume
 from wansweep.schedule.signals import terminable
 from wansweep.store import RunFolder, create, open_folder
 from wansweep.telemetry.environment import environment
@@ -90,6 +91,20 @@ def unfinished(sweep: Sweep, asked: Collection[str], records: Sequence[Record]) 
     }
     repeats = twins.repeats(sweep)
     return [(case, trial) for case in sweep.cases if case.id in asked for trial in range(repeats[case.id]) if (case.id, trial) not in finished]
+
+
+def remaining(request: Request) -> dict[str, int]:
+    """Trials that going on with the request's folder would run, by id of the cases that have any. Nothing is written.
+
+    Raises:
+        ConfigError: The folder was made for another sweep.
+        StoreError: It is no run folder.
+    """
+    assert request.resume is not None
+    folder = of_the_sweep(request.resume, request.sweep, force=request.force)
+    sweep = replace(request.sweep, cases=folder.sweep().cases)
+    todo = unfinished(sweep, {case.id for case in request.sweep.cases}, folder.read()[0])
+    return dict(Counter(case.id for case, _ in todo))
 
 
 def fitting(

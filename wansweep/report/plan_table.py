@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Column, Table
 from rich.text import Text
@@ -20,7 +20,14 @@ _STAGES = {"Inference": "steps", "VAE_Decoding": "VAE", "T5_Encoding": "T5", "Pr
 SHOWN = 400
 
 
-def render(sweep: Sweep, rows: Sequence[PlannedCase], whole: Outlook | None = None, lines: Sequence[str] = ()) -> str:
+def render(
+    sweep: Sweep,
+    rows: Sequence[PlannedCase],
+    whole: Outlook | None = None,
+    lines: Sequence[str] = (),
+    *,
+    left: Mapping[str, int] | None = None,
+) -> str:
     """What would run, what each case takes, and what was left out and why.
 
     Args:
@@ -28,6 +35,7 @@ def render(sweep: Sweep, rows: Sequence[PlannedCase], whole: Outlook | None = No
         rows: Its cases, planned.
         whole: Of all of them; null where no time is predicted.
         lines: What else is to be said below.
+        left: Trials that a run folder still lacks, by id of the cases that are planned; null where none has begun.
     """
     # Labels and reasons are to be pasted and read: folded where they are long, never cut.
     named, judged = (Column(name, overflow="fold") for name in ("Case", "Verdict"))
@@ -44,10 +52,12 @@ def render(sweep: Sweep, rows: Sequence[PlannedCase], whole: Outlook | None = No
             Text(f"{row.verdict}{': ' + row.reason if row.reason else ''}{' (' + row.note + ')' if row.note else ''}"),
         )
     repeats = twins.repeats(sweep)
-    trials = sum(repeats[row.case.id] for row in rows if row.verdict is Verdict.RUN)
+    counts = repeats if left is None else left
+    trials = sum(counts[row.case.id] for row in rows if row.verdict is Verdict.RUN)
     twice = sum(count > sweep.procedure.repeats for count in repeats.values())
     more = f", {twins.LEAST_REPEATS} of {twice} that drift is held against" if twice else ""
-    below = [f"{trials} trials ({sweep.procedure.repeats} a case{more}), each at most {sweep.procedure.timeout_s:g} s."]
+    of_all = f"({sweep.procedure.repeats} a case{more})" if left is None else f"of {sum(repeats.values())} are left"
+    below = [f"{trials} trials {of_all}, each at most {sweep.procedure.timeout_s:g} s."]
     below += ["On a cluster without GPUs, ranks reserve CPUs instead."]
     if len(rows) > SHOWN:
         below.append(f"The first {SHOWN} of {len(rows)} cases are shown; format=json has all.")
