@@ -26,6 +26,8 @@ BAD = {
     "out of memory": "oom 1 0.5",
     "left its collective": "exit 1 0.5",
 }
+# Longer than a rank that is well holds the GIL, which loading torch's libraries does for seconds where the disk is cold and cores are shared.
+HANG_S = 15
 
 
 # What is found by other rules, with tests of its own below. The kernel's kill needs a cgroup of our own making.
@@ -37,7 +39,7 @@ MORE = {"deadlocked": "deadlock 0 0.5", **({"killed by the kernel": "hog 1 0.5"}
 @pytest.fixture(scope="module")
 def records() -> Iterator[dict[str, Record]]:
     cases = [*((label, 2, prompt) for label, prompt in {**BAD, **MORE}.items()), ("fine", 2, "sleep 0 0")]
-    yield ran(cases, cluster={"gpus": 2, "exclusive": True}, procedure={"hang_s": 5, "stall_s": 20})
+    yield ran(cases, cluster={"gpus": 2, "exclusive": True}, procedure={"hang_s": HANG_S, "stall_s": 30})
     for group in CGROUPS.glob("wansweep-test-*"):
         with contextlib.suppress(OSError):
             group.rmdir()
@@ -56,7 +58,7 @@ def test_after_every_accident_the_next_trial_runs_and_every_trial_is_a_row(recor
     [
         ("killed", Outcome.CRASH, "its process died: SIGKILL" if KERNEL_TELLS else "its process died: The actor"),
         ("faulted", Outcome.CRASH, "its process died: SIGSEGV" if KERNEL_TELLS else " (SIGSEGV)"),
-        ("stopped", Outcome.TIMEOUT, "no sign of life for procedure.hang_s=5"),
+        ("stopped", Outcome.TIMEOUT, f"no sign of life for procedure.hang_s={HANG_S}"),
         ("out of memory", Outcome.OOM, "CUDA out of memory. Tried to allocate 20.00 GiB"),
         ("left its collective", Outcome.CRASH, "its process died: exit code 3" if KERNEL_TELLS else "its process died: The actor"),
     ],
@@ -74,7 +76,7 @@ def test_a_rank_that_lives_and_waits_for_ever_is_found_and_shows_where_it_waits(
     record = records["deadlocked"]
     assert record.outcome is Outcome.TIMEOUT
     # Both wait, one for the lock; whichever began first is named.
-    assert record.reason[:5] + record.reason[6:] == "rank  in Step_3_Inference: no stage began or ended for 20 s (procedure.stall_s)"
+    assert record.reason[:5] + record.reason[6:] == "rank  in Step_3_Inference: no stage began or ended for 30 s (procedure.stall_s)"
     assert any("stub_work.py" in line and "run_rank" in line for line in record.log_tail), record.log_tail
 
 
@@ -132,8 +134,8 @@ def test_a_log_says_why_and_gives_no_secret_away(records: dict[str, Record]) -> 
 
 def test_a_rank_that_is_killed_or_stopped_ends_the_gang_at_once(records: dict[str, Record]) -> None:
     """The others would go on for ten minutes."""
-    for label, after_s in (("killed", 0.5), ("stopped", 0.5 + 5)):
-        assert records[label].wall_s - (records[label].startup_s or 0.0) < after_s + 10
+    for label, after_s in (("killed", 0.5), ("stopped", 0.5 + HANG_S)):
+        assert records[label].wall_s - (records[label].startup_s or 0.0) < after_s + 30
 
 
 def test_no_process_of_a_gang_is_left_when_its_record_is_there_not_even_a_stopped_one() -> None:
@@ -151,7 +153,7 @@ def test_no_process_of_a_gang_is_left_when_its_record_is_there_not_even_a_stoppe
         assert '"label":"stopped"' in next(line for line in sweep.stdout if line.startswith("{"))
         assert not [rank for rank in gang if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE]
         assert '"outcome":"ok"' in next(line for line in sweep.stdout if line.startswith("{"))
-        assert sweep.wait(timeout=120) == 0
+        assert sweep.wait(timeout=240) == 0
     # What we start, nobody can reach from elsewhere: driver, Ray's own servers, its dashboard, controllers and ranks.
     assert sockets
     assert sockets <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
