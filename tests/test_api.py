@@ -22,7 +22,7 @@ from wansweep.telemetry.environment import environment
 
 def test_importing_it_is_light() -> None:
     probe = "import sys, json, wansweep; print(json.dumps(sorted(m for m in sys.modules if not m.startswith(('_', 'wansweep')))))"
-    done = subprocess.run([sys.executable, "-X", "importtime", "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=240, check=True)
     assert not {"torch", "ray", "diffusers", "transformers", "polars", "hydra", "pydantic", "rich"} & set(json.loads(done.stdout))
 
 

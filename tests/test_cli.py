@@ -19,7 +19,7 @@ def imported_by(*arguments: str) -> set[str]:
     probe = (
         f"import sys, wansweep.cli; wansweep.cli.main({list(arguments)!r}); print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=240, check=True)
     return set(json.loads(done.stderr.splitlines()[-1].replace("'", '"')))
 
 

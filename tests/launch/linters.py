@@ -19,5 +19,5 @@ def complaints(linter: str, file: Path, *, package: str) -> str:
     found = shutil.which(linter, path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]))
     if found is None:
         pytest.skip(f"{linter} is not installed (pip install {package})")
-    done = subprocess.run([found, str(file)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([found, str(file)], capture_output=True, text=True, timeout=240, check=False)
     return done.stdout + done.stderr + ("" if done.returncode == 0 else f"exit code {done.returncode}")

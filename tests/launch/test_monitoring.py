@@ -130,7 +130,7 @@ def test_prometheus_scrapes_a_sweep_that_started_its_own_ray_and_answers_the_das
             assert whole
         finally:
             scraper.terminate()
-            scraper.wait(timeout=30)
+            scraper.wait(timeout=240)
             with contextlib.suppress(ProcessLookupError):
                 scraper.kill()
             log.close()

@@ -24,7 +24,7 @@ def ray_address() -> Iterator[str]:
             assert cluster.stdin
             yield cluster.stdout.readline().strip()
             cluster.stdin.close()
-            cluster.wait(timeout=60)
+            cluster.wait(timeout=240)
 
 
 def processes_of(pid: int) -> list[psutil.Process]:

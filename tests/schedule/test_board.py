@@ -184,7 +184,7 @@ def test_on_a_terminal_it_is_followed_to_its_end_through_a_change_of_size(folder
         text += read_while(ours, lambda seen: "and 27 more" in seen, keep=lambda: post(a_board(30), folder.live))
         folder.live.unlink()
         text += read_while(ours, lambda seen: False)
-        assert watch.wait(timeout=60) == 0
+        assert watch.wait(timeout=240) == 0
     os.close(ours)
     after = text.rpartition("more")[2]
     assert re.search(r"  ti\S+ .*ok", after)  # the summary comes last, at the new width

@@ -152,7 +152,7 @@ def test_rays_own_endpoint_shows_a_sweep_move(ray_address: str, tmp_path) -> Non
     import json
     import sys
 
-    asked = subprocess.run([sys.executable, "-c", PORTS, ray_address], capture_output=True, text=True, timeout=120, check=True)
+    asked = subprocess.run([sys.executable, "-c", PORTS, ray_address], capture_output=True, text=True, timeout=240, check=True)
     ports = json.loads(asked.stdout.splitlines()[-1])
     overrides = ["+sweep=four", "--config-dir", str(CONF), f"cluster.address={ray_address}", f"reports={tmp_path}", "procedure.isolation=warm"]
     seen: dict[str, dict[str, set[float]]] = {}

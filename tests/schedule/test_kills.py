@@ -228,7 +228,7 @@ def test_a_trial_that_outlasts_the_grace_is_stopped_and_is_run_by_the_resume(ray
     assert "Traceback" not in err
     assert "2 not run yet" in sweep.folder.report.read_text()
     assert sweep.folder.read() == ([], [])
-    psutil.wait_procs(ranks(), timeout=20)
+    psutil.wait_procs(ranks(), timeout=120)
     assert not ranks()
 
 
@@ -251,7 +251,7 @@ def test_a_sigterm_to_the_whole_job_leaves_ray_to_its_driver(tmp_path: Path) -> 
         out, err = driver.communicate(timeout=END_S)
     assert (driver.returncode, out.splitlines()[-1]) == (130, str(sweep.folder.path)), err
     assert pl.read_csv(sweep.folder.path / "summary.csv")["outcome"].to_list() == ["ok", None, None]
-    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert psutil.wait_procs(family, timeout=120)[1] == []
 
 
 def test_a_killed_sampler_costs_figures_and_no_trial(ray_address: str, tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_a_driver_whose_raylet_is_killed_loses_nothing_recorded_and_can_be_resum
     assert driver.returncode == 1, err
     assert ": crash (" in err
     assert before.items() <= files(alone.folder).items()
-    psutil.wait_procs(family, timeout=60)
+    psutil.wait_procs(family, timeout=120)
     done = joined.ran(f"resume={alone.folder.path}")
     assert done.returncode == 0, done.stderr
     assert before.items() <= files(alone.folder).items()

@@ -54,8 +54,8 @@ def nodes() -> Iterator[Nodes]:
         yield Nodes(cluster, address)
         family = processes_of(cluster.pid)
         cluster.stdin.close()
-        cluster.wait(timeout=120)
-    psutil.wait_procs(family, timeout=30)
+        cluster.wait(timeout=240)
+    psutil.wait_procs(family, timeout=120)
     assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 

@@ -217,7 +217,7 @@ def test_a_killed_rank_and_a_late_trial_are_outcomes_and_the_sweep_goes_on(ray_a
     assert [record.label for record in run_folder(pasted).read()[0]] == ["fine"]
     finished = [stage.name for stage in records["late"].stages if stage.duration_s is not None]
     assert finished[:3] == ["Model_Initialization", "T5_Encoding", "TI2V_Preprocess"]
-    wait_for(lambda: not ranks(), seconds=20)
+    wait_for(lambda: not ranks())
 
 
 def test_a_driver_killed_half_way_leaves_a_report_of_what_was_finished_and_can_be_resumed(ray_address: str, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_one_interrupt_lets_running_trials_finish_and_writes_the_report(ray_addr
     with started(*overrides) as sweep:
         wait_for(lambda: list(tmp_path.glob("four/*/records/*.json")))
         sweep.send_signal(signal.SIGINT)
-        out, err = sweep.communicate(timeout=120)
+        out, err = sweep.communicate(timeout=240)
     assert sweep.returncode == 130, err
     summary = pl.read_csv(Path(out.splitlines()[-1]) / "summary.csv")
     assert summary.height == 4
@@ -270,8 +270,8 @@ def test_two_interrupts_stop_now_and_lose_nothing_recorded(ray_address: str, tmp
         sweep.send_signal(signal.SIGINT)
         time.sleep(2)
         sweep.send_signal(signal.SIGINT)
-        out, err = sweep.communicate(timeout=60)
+        out, err = sweep.communicate(timeout=240)
     assert sweep.returncode == 130, err
     assert "Traceback" not in err
     assert pl.read_csv(Path(out.splitlines()[-1]) / "summary.csv").height == 3
-    wait_for(lambda: not ranks(), seconds=20)
+    wait_for(lambda: not ranks())

@@ -76,7 +76,7 @@ def build(folder: Path, *, old_driver: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / "libnvidia-ml.so.1"
     flags = ["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", *(["-DOLD_DRIVER"] if old_driver else [])]
-    subprocess.run(["cc", *flags, "-o", str(out), str(HERE / "nvml_stub.c"), "-lm"], check=True, capture_output=True, timeout=60)
+    subprocess.run(["cc", *flags, "-o", str(out), str(HERE / "nvml_stub.c"), "-lm"], check=True, capture_output=True, timeout=240)
     return folder
 
 

@@ -52,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             workload.stdin.flush()
             said = json.loads(workload.stdout.readline())
     finally:
-        workload.communicate("end\n", timeout=10)
+        workload.communicate("end\n", timeout=240)
     return Run(said=said, device=host_device(workload.pid), series=by_metric(sampling.trace.samples))
 
 
@@ -103,7 +103,7 @@ def test_a_tree_holds_children_of_children_and_leaves_out_what_it_is_told_to() -
         assert memory.processes == alone.processes + 2
         assert memory.rss_bytes > alone.rss_bytes > alone.anonymous_bytes > 0
     finally:
-        child.communicate(b"\n", timeout=10)
+        child.communicate(b"\n", timeout=240)
 
 
 def test_a_tree_whose_root_is_gone_says_so_and_gives_no_zero() -> None:

@@ -137,6 +137,7 @@ def test_the_text_encoders_embedding_keeps_its_two_names_and_one_memory() -> Non
     assert encoder.shared.weight is encoder.encoder.embed_tokens.weight
 
 
+@pytest.mark.alone
 def test_a_trial_on_random_weights_has_a_record_that_says_so(tmp_path: Path) -> None:
     task, ending = run(make_case(weights="random", width=128, height=64, frames=5, steps=2), tmp_path)
     assert (ending.outcome, ending.reason) == (Outcome.OK, "")

@@ -107,6 +107,7 @@ def test_with_events_a_stage_is_as_long_as_the_device_took_and_nothing_waits_in_
     assert stages.done[-1].duration_s == pytest.approx(12)
 
 
+@pytest.mark.alone
 def test_a_pause_is_in_no_stages_duration() -> None:
     stages = Stages(model=Model.TI2V_5B, clock=HostClock())
     with stages(StageKind.TOTAL_EXECUTION):
