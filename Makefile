@@ -9,9 +9,8 @@ export HF_HUB_OFFLINE ?= 1
 quick: $(VENV)/run.stamp
 	@$(BIN)/python -m wansweep +sweep=quick
 
-# Three workers on two cores: tests of clusters and signals wait for half of their time.
 test: $(VENV)/dev.stamp
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone"; beside=$$?; $(BIN)/python -m pytest -m alone && exit $$beside
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"; beside=$$?; $(BIN)/python -m pytest -m alone && exit $$beside
 
 check: $(VENV)/dev.stamp
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports && $(BIN)/mypy
