@@ -55,6 +55,8 @@ class CaseTrial(Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Wait for the gang a while; the record when the trial is over, else what it is doing."""
+        # As the process is called in the dashboard's Cluster page, `ps` and `top`; Ray itself calls it by its class, whatever trial it has.
+        ray._raylet.setproctitle(f"ray::Controller of {self._order.title}")
         if self._gang is None:
             self._gang = Gang(self._order, warm=self._warm_ranks)
         ended = self._gang.wait(REPORT_EVERY_S)
