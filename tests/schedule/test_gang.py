@@ -161,6 +161,7 @@ def test_no_process_of_a_gang_is_left_when_its_record_is_there_not_even_a_stoppe
         while "ray::Controller of stopped #0" not in titles(processes_of(sweep.pid)):  # but for the moments between two steps of Tune
             assert time.monotonic() < deadline_s
             time.sleep(0.1)
+        assert any("wansweep.telemetry.sampler" in title and title.endswith(" --of=stopped #0") for title in titles(processes_of(sweep.pid)))
         sockets = listening(psutil.Process(sweep.pid))
         assert '"label":"stopped"' in next(line for line in sweep.stdout if line.startswith("{"))
         assert not [rank for rank in gang if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE]

@@ -89,6 +89,7 @@ class Gang:
             gpus=self._gpus_here(),
             pids=[self._arrivals[rank].pid for rank in here],
             period_s=self._order.procedure.sample_period_s,
+            of=self._order.title,
         )
         self._sampling.start()
         for rank, actor in enumerate(self._ranks):

@@ -212,6 +212,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--gpus", type=lambda text: [uuid for uuid in text.split(",") if uuid], default=[], help="UUIDs, by commas")
     parser.add_argument("--pid", type=lambda text: [int(pid) for pid in text.split(",") if pid], default=[], help="roots of process trees")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, appended")
+    parser.add_argument("--of", help="the trial, for who reads it in a list of processes")
     parser.add_argument("--period", type=float, default=0.1, help="seconds between readings of a GPU")
     return parser.parse_args(arguments)
 

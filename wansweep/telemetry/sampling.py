@@ -37,10 +37,10 @@ class Sampling:
         value_over(series, device=uuid, metric="sm_active_pct", start_s=before.t_s, end_s=after.t_s)
     """
 
-    def __init__(self, *, out: Path, gpus: Sequence[str] = (), pids: Sequence[int] = (), period_s: float = 0.1) -> None:
+    def __init__(self, *, out: Path, gpus: Sequence[str] = (), pids: Sequence[int] = (), period_s: float = 0.1, of: str = "") -> None:
         self.out = out
         self._command = [sys.executable, "-m", "wansweep.telemetry.sampler", "--out", str(out), "--period", str(period_s)]
-        self._command += ["--gpus", ",".join(gpus), "--pid", ",".join(map(str, pids))]
+        self._command += ["--gpus", ",".join(gpus), "--pid", ",".join(map(str, pids)), f"--of={of}"]
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: list[str] = []
         self._trace: Trace | None = None
