@@ -15,7 +15,7 @@ from tests.makers import make_record
 from wansweep.config import read_request
 from wansweep.errors import StoreError
 from wansweep.record import SCHEMA, Outcome, Record, from_json, to_json
-from wansweep.store import create, open_folder, write_atomic, write_out
+from wansweep.store import create, open_folder
 from wansweep.telemetry.environment import environment
 
 
@@ -176,20 +176,6 @@ def test_a_file_that_is_being_written_is_no_record_yet(folder) -> None:
     assert folder.read() == ([], [])
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_atomic(path, b"old")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StoreError, match="No space left on device"):
-        write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 @pytest.mark.parametrize("made", [False, True])
 def test_a_folder_that_is_none_of_ours_is_told(tmp_path: Path, made: bool) -> None:
     path = tmp_path / "nothing"
@@ -208,23 +194,3 @@ def test_a_folder_of_runs_stands_for_the_newest(tmp_path: Path) -> None:
 
 def test_answers_are_not_run_again_and_accidents_are() -> None:
     assert {outcome for outcome in Outcome if not outcome.is_answer} == {Outcome.CRASH, Outcome.TIMEOUT}
-
-
-def test_what_a_user_names_is_written_through_a_link_and_into_a_pipe_and_neither_is_replaced(tmp_path: Path) -> None:
-    file, link, pipe = tmp_path / "report.md", tmp_path / "link", tmp_path / "pipe"
-    link.symlink_to(file)
-    write_out(link, b"one")
-    assert (link.is_symlink(), file.read_bytes()) == (True, b"one")
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    write_out(pipe, b"two")
-    assert (pipe.is_fifo(), os.read(reader, 10)) == (True, b"two")
-    os.close(reader)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe", "report.md"]
-
-
-@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full")
-def test_a_device_that_takes_nothing_is_told_and_stays_a_device() -> None:
-    with pytest.raises(StoreError, match=r"/dev/full: cannot be written \(No space left on device\)"):
-        write_out(Path("/dev/full"), b"x")
-    assert Path("/dev/full").is_char_device()

@@ -17,11 +17,11 @@ import polars as pl
 
 import wansweep
 from wansweep.errors import StoreError
+from wansweep.files import write_atomic
 from wansweep.merging import Runs, environment_id, side_by_side
 from wansweep.privacy import public
 from wansweep.record import RECORD, Record, to_json
 from wansweep.report.cells import cell, table
-from wansweep.store import write_atomic
 from wansweep.telemetry.environment import ENVIRONMENT
 
 # Two folders at least: units like TFLOP/s, and a lone /name, are no paths.

@@ -105,8 +105,9 @@ def plan(arguments: Sequence[str]) -> int:
 
 def report(arguments: Sequence[str]) -> int:
     """Render a run folder again, from the folder alone."""
+    from wansweep.files import write_out
     from wansweep.publish import evidence, read_results
-    from wansweep.store import open_folder, write_out
+    from wansweep.store import open_folder
 
     parser = argparse.ArgumentParser(prog="wansweep report", description=report.__doc__)
     parser.add_argument("run_dir", type=Path)

@@ -75,7 +75,7 @@ def calibrated(run_dir: Path | None, hardware: Hardware) -> tuple[Calibration, l
 
 def foretell(sweep: Sweep, folder: RunFolder) -> list[PlannedCase]:
     """The sweep's plan on the card that it runs on, kept in its folder."""
-    from wansweep.store import write_atomic
+    from wansweep.files import write_atomic
 
     hardware = card_of(replace(sweep.hardware, name="auto"), [gpu.name for gpu in folder.environment().gpus])
     rows = overdue(plan(sweep.cases, hardware if hardware.name in GPUS else sweep.hardware, stack=STACKS["diffusers"]), sweep.procedure)

@@ -18,9 +18,10 @@ from pydantic import ValidationError
 from wansweep.drift.distance import DISTANCE
 from wansweep.drift.measured import key
 from wansweep.errors import StoreError
+from wansweep.files import content, opened, write_atomic
 from wansweep.publish import read_results, write_tables
 from wansweep.record import Record
-from wansweep.store import RunFolder, content, created_whole, open_folder, opened, write_atomic
+from wansweep.store import RunFolder, created_whole, open_folder
 from wansweep.sweep import Sweep
 from wansweep.tables import surroundings
 from wansweep.tables.compute import device_names

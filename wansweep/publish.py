@@ -15,13 +15,14 @@ import polars as pl
 from wansweep import twins
 from wansweep.drift import measured
 from wansweep.errors import SeedError, StoreError
+from wansweep.files import content, opened, write_atomic
 from wansweep.record import Record
 from wansweep.report import markdown
 from wansweep.seed import importing
 from wansweep.seed.exporting import seed_report
 from wansweep.seed.parse import parse
 from wansweep.seed.render import render as seed_render
-from wansweep.store import RunFolder, content, created_whole, opened, stamp, write_atomic
+from wansweep.store import RunFolder, created_whole, stamp
 from wansweep.tables.curves import curve_frame
 from wansweep.tables.evidence import Evidence
 from wansweep.tables.results import Results, tabulate

@@ -19,38 +19,28 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
-import os
-import shlex
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from wansweep.errors import NewerSchemaError, StoreError
+from wansweep.files import PART, content, write_atomic
 from wansweep.record import Record, from_json, to_json
 from wansweep.sweep import Sweep, joined
+from wansweep.sweep_file import read_sweep, written_sweep
 from wansweep.telemetry.environment import ENVIRONMENT, Environment
 
-# How the name of a file ends that is being written.
-PART = ".part"
-_SWEEP = TypeAdapter(Sweep)
 _BY_HAND = "put its old content back, or start anew without resume=; the records beside it are as they were"
-# The C emitter and parser are ten times as fast, and not in every build of PyYAML.
-_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# Ours has 6; the C parser makes objects by recursion, without an end of its own: 100,000 brackets end the process.
-DEEPEST = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +133,7 @@ class RunFolder:
 
     def _sweep(self, file: Path) -> Sweep:
         try:
-            return _runnable(_SWEEP.validate_python(_from_yaml(content(file).decode())))
+            return read_sweep(content(file).decode())
         except FileNotFoundError:
             raise StoreError(f"{self.path}: not a run folder (no sweep.yaml); name one under reports/<sweep>/") from None
         except (OSError, yaml.YAMLError, ValueError) as error:
@@ -179,7 +169,7 @@ class RunFolder:
         if environment is not None:
             write_atomic(self.resumed / f"{number:03d}-environment.json", ENVIRONMENT.dump_json(environment, indent=1))
         if sweep is not None:
-            _write_sweep(self.resumed / f"{number:03d}-sweep.yaml", sweep)
+            write_atomic(self.resumed / f"{number:03d}-sweep.yaml", written_sweep(sweep))
 
     def _environment(self, file: Path) -> Environment:
         try:
@@ -246,34 +236,6 @@ def _read(file: Path) -> Record | Unreadable:
     return record
 
 
-def _runnable(sweep: Sweep) -> Sweep:
-    """The sweep, whose commands reports tell their readers to paste: a folder from elsewhere may name any.
-
-    Raises:
-        ValueError: One is no command line of wansweep.
-    """
-    for command in (sweep.command, *sweep.commands.values()):
-        words = shlex.split(command)
-        ours = words[:1] == ["wansweep"] or words[:3] == ["python", "-m", "wansweep"]
-        if not ours or shlex.join(words) != command:  # what stands unquoted may be a second command
-            raise ValueError(f"command {command[:80]!r} is none of wansweep's")
-    return sweep
-
-
-def _from_yaml(text: str) -> object:
-    """What a YAML text says, which may be anybody's.
-
-    Raises:
-        yaml.YAMLError: It is none, or nested deeper than any of ours.
-    """
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise yaml.YAMLError(f"nested more than {DEEPEST} deep")
-    return yaml.load(text, Loader=_Loader)
-
-
 def _set_aside(file: Path) -> None:
     """Keep a file that is no record under a name that no record has.
 
@@ -311,17 +273,12 @@ def create(reports: Path, sweep: Sweep, environment: Environment) -> RunFolder:
         raise StoreError(f"reports={reports}: cannot make a run folder there ({error.strerror}); choose another with reports=FOLDER") from error
     folder = RunFolder(path=path)
     try:
-        _write_sweep(path / "sweep.yaml", sweep)
+        write_atomic(path / "sweep.yaml", written_sweep(sweep))
         write_atomic(path / "environment.json", ENVIRONMENT.dump_json(environment, indent=1))
     except StoreError:
         shutil.rmtree(path, ignore_errors=True)  # nothing has run, and what is half made cannot be gone on with
         raise
     return folder
-
-
-def _write_sweep(file: Path, sweep: Sweep) -> None:
-    document = yaml.dump(_SWEEP.dump_python(sweep, mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=160)
-    write_atomic(file, document.encode())
 
 
 @contextmanager
@@ -361,76 +318,6 @@ def open_folder(path: Path) -> RunFolder:
     folder = RunFolder(path=path)
     folder.sweep()
     return folder
-
-
-def opened(path: Path, *, follow: bool = True) -> BinaryIO:
-    """The file, open to be read. A run folder may be anybody's: a pipe or a device in it, which may never end, is no file.
-
-    Args:
-        path: In a run folder.
-        follow: Also where a link leads. Not for what is shown or copied as it is, or a link in a folder from elsewhere takes a file of the
-            reader's into the report.
-
-    Raises:
-        OSError: There is none.
-    """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(errno.EINVAL, "no regular file", str(path))
-    return os.fdopen(handle, "rb")
-
-
-def content(path: Path, *, follow: bool = True) -> bytes:
-    """What is in the file, likewise.
-
-    Raises:
-        OSError: There is none.
-    """
-    with opened(path, follow=follow) as file:
-        return file.read()
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut.
-
-    Raises:
-        StoreError: The disk refuses it.
-    """
-    try:
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(scratch).chmod(0o644)
-            Path(scratch).replace(path)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror}); what was recorded before is safe") from error
-
-
-def write_out(path: Path, content: bytes) -> None:
-    """Write where a user says: a file whole or not at all, through links; into what is there and no file (a pipe, /dev/stdout) as it comes.
-
-    Raises:
-        StoreError: It cannot be written.
-    """
-    if not path.exists() or path.is_file() or path.is_dir():
-        write_atomic(Path(os.path.realpath(path)), content)  # of a loop of links resolve() makes a RuntimeError
-        return
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _first_line(error: Exception) -> str:

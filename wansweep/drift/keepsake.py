@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
-from wansweep.store import opened
+from wansweep.files import opened
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from wansweep.drift.distance import DISTANCE, Distance, DriftError, distance, none
 from wansweep.drift.keepsake import read
+from wansweep.files import content, write_atomic
 from wansweep.record import Outcome, Record
-from wansweep.store import RunFolder, content, write_atomic
+from wansweep.store import RunFolder
 from wansweep.sweep import Sweep
 from wansweep.twins import references
 

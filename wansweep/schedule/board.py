@@ -18,9 +18,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from wansweep.files import content
 from wansweep.record import Outcome
 from wansweep.schedule.progress import Progress
-from wansweep.store import content
 from wansweep.units import BYTES, show
 
 # Lines of a terminal that are not rows of running trials: head (two, where it is narrow), bar, the count of the rest, the prompt's own.

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from wansweep.files import PART
 from wansweep.schedule.processes import on_node
-from wansweep.store import PART
 
 # A larger file stays behind: it would go through both nodes' memory.
 LARGEST_BYTES = 512 * 1024**2
