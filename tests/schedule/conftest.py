@@ -8,23 +8,31 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
 
+@pytest.fixture(scope="module")
+def ray_scratch() -> Iterator[Path]:
+    """Where that cluster and the trials on it keep what is for a while."""
+    with tempfile.TemporaryDirectory(prefix="wst-") as folder:
+        yield Path(folder)
+
+
 # Not of the session: a cluster that nobody uses takes a tenth of a core.
 @pytest.fixture(scope="module")
-def ray_address() -> Iterator[str]:
+def ray_address(ray_scratch: Path) -> Iterator[str]:
     """Address of a cluster started for a file of tests, stopped by pid afterwards."""
-    with tempfile.TemporaryDirectory(prefix="wst-") as folder:
-        starter = [sys.executable, "-m", "tests.schedule.cluster", folder]
-        with subprocess.Popen(starter, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ) as cluster:
-            assert cluster.stdout
-            assert cluster.stdin
-            yield cluster.stdout.readline().strip()
-            cluster.stdin.close()
-            cluster.wait(timeout=240)
+    starter = [sys.executable, "-m", "tests.schedule.cluster", str(ray_scratch)]
+    environment = {**os.environ, "TMPDIR": str(ray_scratch)}
+    with subprocess.Popen(starter, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as cluster:
+        assert cluster.stdout
+        assert cluster.stdin
+        yield cluster.stdout.readline().strip()
+        cluster.stdin.close()
+        cluster.wait(timeout=240)
 
 
 def processes_of(pid: int) -> list[psutil.Process]:
