@@ -59,3 +59,5 @@ def test_plan_says_what_a_run_folder_still_lacks(tmp_path: Path, capsys: pytest.
     assert f"0 trials of {every} are left" in capsys.readouterr().out
     assert cli.main([*going_on, "base.steps=7"]) == cli.WRONG
     assert "made for other cases" in capsys.readouterr().err
+    assert cli.main([*going_on, "base.steps=7", "resume.force=true"]) == cli.OK
+    assert f"{every} trials of {every} are left" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from wansweep.publish import Publisher
 from wansweep.resume import Resumed, of_the_sweep, resume
 from wansweep.schedule.signals import terminable
 from wansweep.store import RunFolder, create, open_folder
+from wansweep.sweep import Sweep, joined
 from wansweep.telemetry.environment import environment
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from wansweep.config import Request
     from wansweep.plan.packing import Predicted
     from wansweep.record import Record
-    from wansweep.sweep import Sweep
     from wansweep.tables.results import Results
 
 
@@ -102,7 +102,7 @@ def remaining(request: Request) -> dict[str, int]:
     """
     assert request.resume is not None
     folder = of_the_sweep(request.resume, request.sweep, force=request.force)
-    sweep = replace(request.sweep, cases=folder.sweep().cases)
+    sweep = joined(folder.sweep(), request.sweep)  # a forced resume adds its cases to the folder's
     todo = unfinished(sweep, {case.id for case in request.sweep.cases}, folder.read()[0])
     return dict(Counter(case.id for case, _ in todo))
 
