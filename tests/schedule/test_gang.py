@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.schedule.conftest import processes_of, ranks
+from tests.schedule.conftest import cmdline, processes_of, ranks
 from tests.schedule.stub import listening, ran, started
 from tests.schedule.test_exits import KERNEL_TELLS
 from wansweep.record import Outcome, Record
@@ -138,15 +138,6 @@ def test_a_rank_that_is_killed_or_stopped_ends_the_gang_at_once(records: dict[st
         assert records[label].wall_s - (records[label].startup_s or 0.0) < after_s + 30
 
 
-def titles(processes: list[psutil.Process]) -> list[str]:
-    """What `ps` calls those that still run."""
-    found = []
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found.append(" ".join(process.cmdline()).strip())
-    return found
-
-
 def test_no_process_of_a_gang_is_left_when_its_record_is_there_not_even_a_stopped_one() -> None:
     with started(
         [("stopped", 2, "stop 1 0"), ("fine", 1, "sleep 0 3")], cluster={"gpus": 2, "exclusive": True}, procedure={"hang_s": 5}
@@ -157,11 +148,13 @@ def test_no_process_of_a_gang_is_left_when_its_record_is_there_not_even_a_stoppe
             assert time.monotonic() < deadline_s
             time.sleep(0.1)
         # As an administrator finds them in `ps`, and the dashboard's Cluster page.
-        assert sorted(titles(gang)) == ["ray::Rank 0 of stopped #0", "ray::Rank 1 of stopped #0"]
-        while "ray::Controller of stopped #0" not in titles(processes_of(sweep.pid)):  # but for the moments between two steps of Tune
+        assert sorted(map(cmdline, gang)) == ["ray::Rank 0 of stopped #0", "ray::Rank 1 of stopped #0"]
+        while "ray::Controller of stopped #0" not in map(cmdline, processes_of(sweep.pid)):  # but for the moments between two steps of Tune
             assert time.monotonic() < deadline_s
             time.sleep(0.1)
-        assert any("wansweep.telemetry.sampler" in title and title.endswith(" --of=stopped #0") for title in titles(processes_of(sweep.pid)))
+        assert any(
+            "wansweep.telemetry.sampler" in title and title.endswith(" --of=stopped #0") for title in map(cmdline, processes_of(sweep.pid))
+        )
         sockets = listening(psutil.Process(sweep.pid))
         assert '"label":"stopped"' in next(line for line in sweep.stdout if line.startswith("{"))
         assert not [rank for rank in gang if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE]

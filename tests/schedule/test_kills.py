@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from tests.runs import ROOT
-from tests.schedule.conftest import processes_of, ranks
+from tests.schedule.conftest import cmdline, processes_of, ranks
 from wansweep.publish import read_parquet
 from wansweep.record import Outcome
 from wansweep.store import RunFolder
@@ -316,12 +316,6 @@ def test_two_sweeps_at_once_on_one_cluster_and_two_resumes_of_one_folder_keep_ap
     for folder in folders:
         assert pl.read_csv(folder / "summary.csv")["outcome"].to_list() == ["ok"] * 3
         assert not (folder / ".lock").exists()
-
-
-def cmdline(process: psutil.Process) -> str:
-    with suppress(psutil.Error):
-        return " ".join(process.cmdline())
-    return ""
 
 
 def wait_for_line(driver: subprocess.Popen[str], text: str) -> None:
